@@ -131,6 +131,19 @@ mod tests {
     }
 
     #[test]
+    fn anchored_counter_is_ahead_of_monotonic_time_by_less_than_a_millisecond() {
+        let clock = quanta::Clock::new();
+        for _ in 0..1_000 {
+            let anchor = Anchor::place(clock.clone());
+            let before = monotonic_ns();
+            let now = anchor.now_ns();
+            let after = monotonic_ns();
+            assert!(now >= before, "{} ns behind", before - now);
+            assert!(now < after + 1_000_000, "{} ns ahead", now - after);
+        }
+    }
+
+    #[test]
     fn thread_cpu_time_grows_while_the_thread_spins() {
         let start = thread_cpu_ns();
         let deadline = now_ns() + 2_000_000;
