@@ -1,8 +1,8 @@
 //! Counters and gauges with one writer and any number of readers.
 //!
 //! # Invariants
-//! - One thread writes. An update is a relaxed load and a relaxed store: a plain `mov`, `add`, `mov`
-//!   without a lock prefix. Two writers lose counts; debug builds assert where they notice.
+//! - One thread writes. An update is a relaxed load and a relaxed store: a plain `mov`, `add`,
+//!   `mov` without a lock prefix. Two writers lose counts; debug builds assert where they notice.
 //! - A reader sees some value that was current, never a torn one, and a counter never decreases
 //!   between two reads of one thread (coherence of a single location).
 //!

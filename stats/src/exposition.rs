@@ -117,8 +117,8 @@ impl Exposition {
 
     /// The buckets, sum and count of one series of the open family, which is a histogram.
     ///
-    /// Values and `bounds_ns` are nanoseconds, the bounds ascending; the text has seconds. How bounds
-    /// cut slots: [`Snapshot::cumulative_le`].
+    /// Values and `bounds_ns` are nanoseconds, the bounds ascending; the text has seconds. How
+    /// bounds cut slots: [`Snapshot::cumulative_le`].
     pub fn histogram(&mut self, labels: &[(&str, &str)], values: &Snapshot, bounds_ns: &[u64]) {
         debug_assert_eq!(self.kind(), Some(Kind::Histogram));
         let mut bound_text = String::new();

@@ -6,9 +6,9 @@
 //! ```
 //!
 //! Unit: anything; latencies are fed in nanoseconds. The lowest value told apart is 1, the highest
-//! [`VALUE_MAX`]. With pages of one octave a finer unit costs memory only where values fall, so there
-//! is nothing to save by rounding to microseconds. Memory: 48 bytes until the first record, then
-//! 528 bytes and 8 KiB per octave touched; a route whose latencies spread over a factor of 16
+//! [`VALUE_MAX`]. With pages of one octave a finer unit costs memory only where values fall, so
+//! there is nothing to save by rounding to microseconds. Memory: 48 bytes until the first record,
+//! then 528 bytes and 8 KiB per octave touched; a route whose latencies spread over a factor of 16
 //! touches 4 or 5 octaves.
 //!
 //! # Invariants
@@ -59,8 +59,8 @@ impl Histogram {
 
     /// Counts `value`. Only the shard's own thread may call this.
     ///
-    /// Allocates when `value` is the first of its octave. A value over [`VALUE_MAX`] goes to the top
-    /// slot, adds [`VALUE_MAX`] to the sum and one to [`Histogram::saturated`].
+    /// Allocates when `value` is the first of its octave. A value over [`VALUE_MAX`] goes to the
+    /// top slot, adds [`VALUE_MAX`] to the sum and one to [`Histogram::saturated`].
     #[inline]
     pub fn record(&self, value: u64) {
         let slot = Slot::of(value);

@@ -1,12 +1,13 @@
 //! Names to dense ids, so that a series is found by an index and not by a hash.
 //!
-//! Owned by the control thread, which asks for every name at each reload; workers only ever see ids.
+//! Owned by the control thread, which asks for every name at each reload; workers only ever see
+//! ids.
 //!
 //! # Invariants
 //! - An id belongs to one name for the life of the process: a route that disappears and returns
 //!   continues its series.
-//! - Ids are dense: `0..len`. Id [`OVERFLOW`] is taken from the start by [`OVERFLOW_NAME`], and shared
-//!   by every name past the capacity.
+//! - Ids are dense: `0..len`. Id [`OVERFLOW`] is taken from the start by [`OVERFLOW_NAME`], and
+//!   shared by every name past the capacity.
 //!
 //! # Not here
 //! The series ([`Slots`](crate::Slots)) and forgetting names: the capacity bounds them.
@@ -82,7 +83,8 @@ impl Registry {
         self.names.is_empty()
     }
 
-    /// How often a name was refused an id of its own. A name counts at each reload that asks for it.
+    /// How often a name was refused an id of its own. A name counts at each reload that asks for
+    /// it.
     pub fn overflowed(&self) -> u64 {
         self.overflowed
     }

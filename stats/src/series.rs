@@ -6,9 +6,10 @@
 //! ```
 //!
 //! # Invariants
-//! - One thread calls [`Slots::touch`]; any thread reads. A slot that was touched stays where it is.
-//! - A slot is visible to readers only once touched, though its neighbours share its chunk: a scrape
-//!   shows no series that never happened.
+//! - One thread calls [`Slots::touch`]; any thread reads. A slot that was touched stays where it
+//!   is.
+//! - A slot is visible to readers only once touched, though its neighbours share its chunk: a
+//!   scrape shows no series that never happened.
 //!
 //! # Not here
 //! What an id means: [`Registry`](crate::Registry). Forgetting a series.

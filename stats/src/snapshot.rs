@@ -84,12 +84,13 @@ impl Snapshot {
         self.max
     }
 
-    /// How many values are at most each of `bounds`, which must ascend; the same unit as the values.
+    /// How many values are at most each of `bounds`, which must ascend; the same unit as the
+    /// values.
     ///
     /// Boundary: a slot counts from the bound on that falls into it, so a value equal to a bound is
     /// always included, and so may be values up to 0.1 % above it. Exact where slots have width 1
-    /// (bounds under 2048) and where a bound is the largest value of its slot. Saturated values count
-    /// as [`VALUE_MAX`]. A bound below its predecessor repeats the predecessor's count.
+    /// (bounds under 2048) and where a bound is the largest value of its slot. Saturated values
+    /// count as [`VALUE_MAX`]. A bound below its predecessor repeats the predecessor's count.
     pub fn cumulative_le(&self, bounds: &[u64]) -> Vec<u64> {
         debug_assert!(bounds.is_sorted(), "bounds ascend");
         let mut counts = Vec::with_capacity(bounds.len());
@@ -200,4 +201,22 @@ fn empty_page() -> Page {
         .into_boxed_slice()
         .try_into()
         .unwrap_or_else(|_| unreachable!("a vector of PAGE_SLOTS counts"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A writer stores the slot before the maximum, so a reader may meet the one without the other.
+    #[test]
+    fn maximum_that_lags_behind_its_slot_is_raised_to_the_slot() {
+        let slot = Slot::of(1_000_000);
+        let mut counts = [0; PAGE_SLOTS];
+        counts[slot.index] = 1;
+        let mut snapshot = Snapshot::new();
+        snapshot.add_page(slot.page, counts.into_iter());
+        snapshot.add_totals(0, 0, 0);
+        assert_eq!(snapshot.max(), slot.lowest());
+        assert_eq!(snapshot.percentile(100.0), slot.lowest());
+    }
 }

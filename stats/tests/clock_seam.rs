@@ -1,5 +1,5 @@
-//! The switch from CLOCK_MONOTONIC to the calibrated counter, which happens once in a process: hence
-//! one test in a file of its own.
+//! The switch from CLOCK_MONOTONIC to the calibrated counter, which happens once in a process:
+//! hence one test in a file of its own.
 
 use std::sync::Barrier;
 use std::thread;

@@ -13,7 +13,8 @@ fn scattered(number: u64) -> u64 {
     number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (number % 64)
 }
 
-/// Runs `write` on a thread of its own and `read` on this one until the writer is done, then once more.
+/// Runs `write` on a thread of its own and `read` on this one until the writer is done, then once
+/// more.
 fn while_writing(write: impl FnOnce() + Send, mut read: impl FnMut()) {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
