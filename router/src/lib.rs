@@ -1,1 +1,43 @@
-//! Placeholder while the crate is laid out.
+//! The decisions of Ringway: which rule answers a request, which endpoint takes it, and what is wrong with a file.
+//!
+//! ```text
+//! text ──load──▶ Config ──compile──▶ Table ──route──▶ Rule ──▶ Action
+//!                                      └──▶ EndpointTable ──pick──▶ Endpoint
+//! ```
+//!
+//! # Invariants
+//! - A [`Table`] is immutable; its identity is the BLAKE3 hash of the configuration's canonical form.
+//! - Everything that a file can make grow has a maximum in [`limits`]; nothing that a file contains panics.
+//! - [`Table::route`] and [`EndpointTable::pick`] take no lock.
+//!
+//! # Not here
+//! Sockets, name resolution, clocks, threads: addresses and random numbers come in as arguments.
+
+#![forbid(unsafe_code)]
+
+mod action;
+pub mod config;
+mod endpoint;
+mod explain;
+mod host;
+pub mod limits;
+mod load;
+mod path;
+mod problem;
+mod source;
+mod table;
+
+pub use action::{Action, Backends, HeaderEdits, PathRewrite, Redirect, Respond, Rewrite, Target};
+pub use config::canonical::TableHash;
+pub use config::{Balance, Config, Protocol, ProxyProtocolVersion};
+pub use endpoint::{Addresses, Endpoint, EndpointLoad, EndpointSlot, EndpointTable, InFlight};
+pub use explain::{Explanation, explain};
+pub use host::without_port;
+pub use load::{Loaded, load};
+pub use path::{Normalised, PathError, normalise_path};
+pub use problem::{Problem, Problems, Severity};
+pub use source::Format;
+pub use table::{
+    Cluster, ClusterId, Drain, EndpointName, Field, Listener, ListenerId, RequestKey, RouteId,
+    Rule, RuleId, Table,
+};

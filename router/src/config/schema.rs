@@ -1,0 +1,132 @@
+//! The fields that each kind of object has, and those that are known but not supported yet.
+//!
+//! # Invariants
+//! - `fields` are exactly the names that `decode` reads; a test holds both together.
+//! - A name in `unsupported` is refused as such until the change that enforces it moves it to `fields`.
+
+/// An object of the file.
+#[derive(Debug)]
+pub(super) struct Schema {
+    pub(super) what: &'static str,
+    pub(super) fields: &'static [&'static str],
+    pub(super) unsupported: &'static [&'static str],
+}
+
+const fn schema(
+    what: &'static str,
+    fields: &'static [&'static str],
+    unsupported: &'static [&'static str],
+) -> Schema {
+    Schema { what, fields, unsupported }
+}
+
+pub(super) const CONFIG: Schema = schema(
+    "the file",
+    &["admin", "drain", "listeners", "routes", "clusters"],
+    &["identity", "policies", "limits", "telemetry"],
+);
+pub(super) const DRAIN: Schema = schema("drain", &["delay", "timeout"], &[]);
+pub(super) const LISTENER: Schema = schema(
+    "a listener",
+    &[
+        "name",
+        "address",
+        "protocol",
+        "cluster",
+        "accept_proxy_protocol",
+        "trusted_proxies",
+        "head_timeout",
+        "idle_timeout",
+        "max_connections",
+    ],
+    &["direction", "mtls", "transparent", "tls"],
+);
+pub(super) const ROUTE: Schema =
+    schema("a route", &["name", "listeners", "hosts", "rules"], &["policies"]);
+pub(super) const RULE: Schema = schema(
+    "a rule",
+    &[
+        "matches",
+        "backends",
+        "rewrite",
+        "redirect",
+        "respond",
+        "request_headers",
+        "response_headers",
+        "timeout",
+        "idle_timeout",
+        "max_request_body",
+    ],
+    &["retry", "mirror", "faults", "rate_limit", "cors"],
+);
+pub(super) const MATCH: Schema =
+    schema("a match", &["path", "method", "headers", "query"], &["identity", "grpc"]);
+pub(super) const PATH: Schema = schema("a path condition", &["exact", "prefix", "regex"], &[]);
+pub(super) const CONDITION: Schema =
+    schema("a condition", &["name", "exact", "regex", "present"], &["invert"]);
+pub(super) const BACKEND: Schema = schema("a backend", &["cluster", "weight"], &[]);
+pub(super) const REWRITE: Schema = schema("a rewrite", &["host", "path"], &[]);
+pub(super) const REPLACE: Schema = schema("a new path", &["full", "prefix"], &[]);
+pub(super) const REDIRECT: Schema =
+    schema("a redirect", &["scheme", "host", "port", "path", "status"], &[]);
+pub(super) const RESPOND: Schema =
+    schema("a direct response", &["status", "body", "content_type", "headers"], &[]);
+pub(super) const EDITS: Schema = schema("header edits", &["remove", "set", "add"], &[]);
+pub(super) const CLUSTER: Schema = schema(
+    "a cluster",
+    &[
+        "name",
+        "endpoints",
+        "balance",
+        "connect_timeout",
+        "idle_timeout",
+        "pool",
+        "send_proxy_protocol",
+    ],
+    &["identity", "tls", "protocol", "breaker", "probes", "slow_start", "retry_budget", "limits"],
+);
+pub(super) const POOL: Schema = schema("a pool", &["idle_timeout", "idle_max"], &[]);
+pub(super) const ENDPOINT: Schema =
+    schema("an endpoint", &["address", "weight"], &["zone", "identity"]);
+
+impl Schema {
+    /// The field that `name` is probably meant to be: the nearest within a third of its length.
+    pub(super) fn nearest(&self, name: &str) -> Option<&'static str> {
+        nearest(name, self.fields)
+    }
+}
+
+/// The nearest of `known` by edit distance, if it is at most a third of `name` away.
+pub(super) fn nearest<'n>(name: &str, known: &[&'n str]) -> Option<&'n str> {
+    if name.len() > 64 {
+        return None;
+    }
+    let name = name.replace('-', "_").to_lowercase();
+    let far = (name.chars().count() / 3).max(1);
+    let distances = known.iter().map(|known| (distance(&name, known), *known));
+    let (least, best) = distances.min_by_key(|(distance, _)| *distance)?;
+    let starts = name.len() >= 3 && (best.starts_with(&name) || name.starts_with(best));
+    (least <= far || starts).then_some(best)
+}
+
+/// Levenshtein distance with swaps of neighbours.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = match (i, j) {
+                (0, _) => j,
+                (_, 0) => i,
+                _ => {
+                    let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                    change.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1)
+                }
+            };
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                rows[i][j] = rows[i][j].min(rows[i - 2][j - 2] + 1);
+            }
+        }
+    }
+    rows[a.len()][b.len()]
+}
