@@ -1,0 +1,251 @@
+//! The command line: `run`, `check`, `explain`.
+//!
+//! # Invariants
+//! - Exit codes are 64 for a wrong command line, 78 for a wrong file, 1 for everything else that
+//!   goes wrong (sysexits.h).
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringway_router::{Field, Severity, explain};
+use tracing::level_filters::LevelFilter;
+
+use crate::control::reload::{self, Rejection};
+use crate::io::backend;
+use crate::logging;
+use crate::run::{self, Options, StartError};
+
+/// Version and commit.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RINGWAY_COMMIT"), ")");
+
+const EXIT_RUNTIME: u8 = 1;
+const EXIT_USAGE: u8 = 64;
+const EXIT_CONFIG: u8 = 78;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// A service-mesh sidecar that reads a static file.
+#[derive(Debug, Parser)]
+#[command(name = "ringway", version = VERSION, styles = STYLES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy.
+    ///
+    /// Reads the file, listens, and forwards until SIGTERM. The file is watched: an edit takes
+    /// effect at once and closes no connection; a wrong one is reported and changes nothing.
+    Run(RunArgs),
+    /// Check a file without running it.
+    ///
+    /// Prints every problem with its line, column and a hint, and warnings about rules that can
+    /// never match. Exits with 78 if there is a problem.
+    Check(CheckArgs),
+    /// Say which rule answers a request, and why.
+    ///
+    /// Compiles the file with the code that the proxy runs, and shows the rules that were looked
+    /// at and the first condition that failed in each.
+    Explain(ExplainArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The configuration, YAML or JSON.
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// How bytes are moved.
+    #[arg(long, value_enum, default_value_t = backend::Request::Auto)]
+    backend: backend::Request,
+    /// Number of worker threads [default: what affinity and cgroup allow].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    /// Keep each worker on one processor.
+    #[arg(long)]
+    pin: bool,
+    /// What is logged.
+    #[arg(long, value_enum, default_value_t = LogLevel::Info)]
+    log_level: LogLevel,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// The configuration, YAML or JSON.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct ExplainArgs {
+    /// The configuration, YAML or JSON.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The method, such as GET.
+    #[arg(value_name = "METHOD")]
+    method: String,
+    /// The target: http://host/path?query, or /path?query with a Host header.
+    #[arg(value_name = "URL")]
+    url: String,
+    /// A header field of the request; may be given several times.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// The listener that the request comes in by [default: the first http1 one].
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("a header is written `Name: value`")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// Runs the command line of the process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.command {
+        Command::Run(args) => run_proxy(args),
+        Command::Check(args) => check(&args.file),
+        Command::Explain(args) => explain_request(&args),
+    }
+}
+
+fn run_proxy(args: RunArgs) -> ExitCode {
+    let logging = logging::start(args.log_level.into());
+    let options = Options {
+        config: args.config,
+        backend: args.backend,
+        workers: args.workers.map(usize::from),
+        pin: args.pin,
+    };
+    let ended = run::run(options);
+    // The last lines of the log first.
+    drop(logging);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(match error {
+                StartError::Config(Rejection::Invalid { .. } | Rejection::Unreadable { .. }) => {
+                    EXIT_CONFIG
+                }
+                StartError::Config(Rejection::Bind { .. })
+                | StartError::Backend(_)
+                | StartError::Admin { .. }
+                | StartError::System(_) => EXIT_RUNTIME,
+            })
+        }
+    }
+}
+
+fn check(file: &Path) -> ExitCode {
+    let compiled = reload::read(file).and_then(|bytes| reload::compile(file, &bytes));
+    match compiled {
+        Ok((table, loaded)) => {
+            for warning in &loaded.warnings {
+                say(&format!("{}:{warning}", file.display()));
+            }
+            let (routes, clusters) = (table.route_count(), table.clusters().len());
+            let (listeners, hash) = (table.listeners().len(), table.hash().short().to_string());
+            say(&format!(
+                "{}: valid: {listeners} listeners, {routes} routes, {clusters} clusters, {} bytes, \
+                 table {hash}",
+                file.display(),
+                table.bytes(),
+            ));
+            ExitCode::SUCCESS
+        }
+        Err(Rejection::Invalid { path, problems }) => {
+            for problem in &problems.0 {
+                let word = match problem.severity {
+                    Severity::Error => "",
+                    Severity::Warning => "warning: ",
+                };
+                complain(&format!("{path}:{word}{problem}"));
+            }
+            let count = problems.0.len();
+            complain(&format!("{path}: {count} problem{}", if count == 1 { "" } else { "s" }));
+            ExitCode::from(EXIT_CONFIG)
+        }
+        Err(other) => {
+            complain(&other.to_string());
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+fn explain_request(args: &ExplainArgs) -> ExitCode {
+    let compiled = reload::read(&args.file).and_then(|bytes| reload::compile(&args.file, &bytes));
+    let table = match compiled {
+        Ok((table, _)) => table,
+        Err(rejection) => {
+            complain(&rejection.to_string());
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let listener = match &args.listener {
+        Some(name) => match table.listener_named(name) {
+            Some(listener) => Some(listener),
+            None => {
+                complain(&format!("there is no listener `{name}`"));
+                return ExitCode::from(EXIT_USAGE);
+            }
+        },
+        None => None,
+    };
+    let fields: Vec<Field<'_>> =
+        args.headers.iter().map(|(name, value)| Field { name, value: value.as_bytes() }).collect();
+    let explanation = explain(&table, listener, &args.method, &args.url, &fields);
+    say(explanation.to_string().trim_end());
+    if explanation.rule.is_some() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_RUNTIME) }
+}
+
+/// A line on standard output. A reader that has gone away is no reason to fail.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// A line on standard error, red where people look.
+fn complain(line: &str) {
+    let mut out = std::io::stderr();
+    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let _ = if colour {
+        writeln!(out, "\x1b[31m{line}\x1b[0m")
+    } else {
+        writeln!(out, "{line}")
+    };
+}

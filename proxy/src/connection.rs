@@ -1,0 +1,156 @@
+//! A connection from a client, from accept to the protocol that serves it.
+//!
+//! ```text
+//! Accepted ─▶ [PROXY header] ─▶ http1::connection | tunnel
+//! ```
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use arrayvec::ArrayString;
+use ringway_router::{ListenerId, Protocol};
+use ringway_stats::clock::now_ns;
+use rustix::net::getsockname;
+use std::fmt::Write;
+
+use crate::http1;
+use crate::io::deadlines::after;
+use crate::io::socket::{Arrival, Socket};
+use crate::outcome::{Cause, Failure};
+use crate::proxy_protocol;
+use crate::shared::{Accepted, Instance};
+use crate::sys::block::Block;
+use crate::tunnel;
+use crate::worker::{Snapshot, Worker};
+
+/// Longest text of an IP address.
+const ADDRESS_TEXT_BYTES: usize = 45;
+
+/// Who is at the other end, as far as we know.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The client: the address of the connection, or what a PROXY header says.
+    pub address: SocketAddr,
+    /// The address that the client wanted, where a PROXY header says so.
+    pub destination: Option<SocketAddr>,
+    /// The IP address of the connection itself, which `trusted_proxies` is about.
+    pub hop: IpAddr,
+    /// The client's IP address as text.
+    pub text: ArrayString<ADDRESS_TEXT_BYTES>,
+}
+
+impl Peer {
+    /// A peer that nobody has spoken for.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        // An IPv4 client of an IPv6 listener is an IPv4 client.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let mut text = ArrayString::new();
+        let written = write!(text, "{}", address.ip());
+        debug_assert!(written.is_ok(), "an address fits");
+        Self { address, destination: None, hop: address.ip(), text }
+    }
+
+    fn spoken_for(self, source: SocketAddr, destination: SocketAddr) -> Self {
+        Self { destination: Some(destination), hop: self.hop, ..Self::new(source) }
+    }
+}
+
+/// Serves a connection to its end.
+pub async fn serve(worker: &Rc<Worker>, accepted: Accepted) {
+    let Accepted { fd, peer, instance } = accepted;
+    let Some((snapshot, listener)) = worker.table_for(instance) else { return };
+    let Ok(socket) = Socket::new(fd, &worker.deadlines) else {
+        worker.shard.record_cause(Cause::Descriptors);
+        return;
+    };
+    let config = snapshot.running.table.listener(listener);
+    let protocol = config.protocol;
+    let over = config
+        .max_connections
+        .is_some_and(|most| worker.open_of(instance) > u64::from(most));
+    if over {
+        return refuse(worker, socket, protocol).await;
+    }
+    let mut peer = Peer::new(peer);
+    let mut early = None;
+    if config.accept_proxy_protocol {
+        match proxy_header(&socket, config.head_timeout).await {
+            Ok((addresses, block)) => {
+                if let Some((source, destination)) = addresses {
+                    peer = peer.spoken_for(source, destination);
+                }
+                early = Some(block);
+            }
+            Err(failure) => {
+                tracing::debug!(cause = failure.cause.label(), peer = %peer.address, "{failure}");
+                worker.shard.record_cause(failure.cause);
+                return;
+            }
+        }
+    }
+    begin(worker, socket, peer, (snapshot, listener), instance, early).await;
+}
+
+async fn begin(
+    worker: &Rc<Worker>,
+    socket: Socket,
+    mut peer: Peer,
+    table: (Rc<Snapshot>, ListenerId),
+    instance: Instance,
+    early: Option<Block>,
+) {
+    let config = table.0.running.table.listener(table.1);
+    match config.protocol {
+        Protocol::Http1 => {
+            drop(table);
+            http1::connection::serve(worker, socket, peer, instance, early).await;
+        }
+        Protocol::Tcp => {
+            peer.destination = peer.destination.or_else(|| local_address(&socket));
+            let early = early.unwrap_or_else(Block::small);
+            // On the heap, so that a task of an HTTP connection is not as large as a tunnel's.
+            Box::pin(tunnel::serve(worker, socket, &peer, table, early)).await;
+        }
+    }
+}
+
+fn local_address(socket: &Socket) -> Option<SocketAddr> {
+    getsockname(socket.fd()).ok().and_then(|address| SocketAddr::try_from(address).ok())
+}
+
+/// Turns a connection away because the listener has as many as it may have.
+async fn refuse(worker: &Rc<Worker>, socket: Socket, protocol: Protocol) {
+    worker.shard.record_cause(Cause::Overloaded);
+    if protocol == Protocol::Http1 {
+        http1::connection::turn_away(worker, socket, Cause::Overloaded).await;
+    } else {
+        socket.abort();
+    }
+}
+
+type Header = (Option<(SocketAddr, SocketAddr)>, Block);
+
+/// Reads the PROXY header, and what came behind it.
+async fn proxy_header(
+    socket: &Socket,
+    timeout: std::time::Duration,
+) -> Result<Header, Failure> {
+    let due_ns = after(now_ns(), timeout);
+    let mut block = Block::small();
+    loop {
+        block = match socket.recv_until(block, due_ns).await {
+            Arrival::Data(block) => block,
+            Arrival::End(_) | Arrival::Broken(_) => return Err(Cause::ClientClosed.into()),
+            Arrival::Silence(_) => return Err(Cause::RequestTimeout.into()),
+        };
+        match proxy_protocol::parse(block.data()) {
+            Ok(Some(header)) => {
+                block.consume(header.length);
+                return Ok((header.addresses, block));
+            }
+            Ok(None) => {}
+            Err(fault) => return Err(Failure::with(Cause::ProxyHeader, fault)),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The control thread: the file, names, signals. Everything that may block or take long.
+//!
+//! ```text
+//! file event ─┐
+//! SIGHUP ─────┼─▶ reload ─▶ load, compile, resolve, bind ─▶ publish ─▶ workers
+//! 30 s ───────┘                        │ problem
+//! SIGTERM ─▶ drain ─▶ end              └─▶ the old table stays; status says why
+//! ```
+//!
+//! # Invariants
+//! - A file takes effect whole or not at all.
+//! - The control thread never touches a connection.
+
+pub mod drain;
+pub mod reload;
+pub mod resolve;
+pub mod status;
+pub mod watch;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use self::reload::Reloader;
+use crate::shared::Shared;
+
+/// How often names are looked up again.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Runs until the process is to end. Returns once it has drained, or at once when told twice.
+///
+/// # Errors
+/// When signals or the runtime cannot be set up.
+pub fn run(reloader: Reloader, shared: &Arc<Shared>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(reloader, shared))
+}
+
+async fn serve(mut reloader: Reloader, shared: &Arc<Shared>) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (changed, mut changes) = mpsc::channel(1);
+    let _watcher = watch::start(reloader.path(), changed);
+    let mut resolve = tokio::time::interval(RESOLVE_INTERVAL);
+    resolve.reset();
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reloader.reload(shared, true).await,
+            Some(()) = changes.recv() => {
+                watch::settle(&mut changes).await;
+                reloader.reload(shared, false).await;
+            }
+            _ = resolve.tick() => reloader.resolve(shared).await,
+        }
+    }
+    tokio::select! {
+        () = drain::run(&reloader, shared) => {}
+        _ = terminate.recv() => tracing::warn!("told twice, ending at once"),
+        _ = interrupt.recv() => tracing::warn!("told twice, ending at once"),
+    }
+    Ok(())
+}

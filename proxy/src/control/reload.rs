@@ -1,0 +1,413 @@
+//! From the bytes of the file to a published table.
+//!
+//! # Invariants
+//! - Everything that can fail happens before anything changes: reading, compiling, binding.
+//! - An address that stays keeps its socket, its instance and its connections.
+//! - The series of a name keep their ids for the life of the process.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use ringway_router::{Addresses, EndpointTable, Format, Listener, Loaded, Table, load};
+use ringway_stats::Registry;
+use thiserror::Error;
+
+use super::drain::post;
+use super::resolve;
+use super::status::Status;
+use crate::io::listen::{self, Group};
+use crate::limits::SERIES_MAX;
+use crate::shared::{Instance, Running, Shared};
+use crate::worker::mailbox::Message;
+
+/// Why a file was not taken.
+#[derive(Debug, Error)]
+pub enum Rejection {
+    /// It cannot be read.
+    #[error("{path}: {error}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// It is not a valid configuration.
+    #[error("{path} is not valid:\n{problems}")]
+    Invalid {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        problems: ringway_router::Problems,
+    },
+    /// An address cannot be listened on.
+    #[error("listener `{name}` cannot listen on {address}: {error}{}", hint(.error))]
+    Bind {
+        /// The listener.
+        name: String,
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => " (another socket has the port)",
+        io::ErrorKind::PermissionDenied => " (ports below 1024 need CAP_NET_BIND_SERVICE)",
+        io::ErrorKind::AddrNotAvailable => " (no interface has this address)",
+        _ => "",
+    }
+}
+
+/// Reads and compiles a file.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn compile(path: &Path, bytes: &[u8]) -> Result<(Table, Loaded), Rejection> {
+    let shown = || path.display().to_string();
+    let text = std::str::from_utf8(bytes).map_err(|error| Rejection::Unreadable {
+        path: shown(),
+        error: io::Error::new(io::ErrorKind::InvalidData, error),
+    })?;
+    let invalid = |problems| Rejection::Invalid { path: shown(), problems };
+    let loaded = load(text, Format::from_path(path)).map_err(invalid)?;
+    let table = Table::compile(&loaded.config).map_err(invalid)?;
+    Ok((table, loaded))
+}
+
+/// Reads the bytes of a file.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read(path: &Path) -> Result<Vec<u8>, Rejection> {
+    std::fs::read(path)
+        .map_err(|error| Rejection::Unreadable { path: path.display().to_string(), error })
+}
+
+/// What a listening address is known by: itself, or the listener's name when any port will do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Address(SocketAddr),
+    AnyPort(SocketAddr, Box<str>),
+}
+
+impl Key {
+    fn of(listener: &Listener) -> Self {
+        match listener.address.port() {
+            0 => Self::AnyPort(listener.address, listener.name.clone()),
+            _ => Self::Address(listener.address),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bound {
+    instance: Instance,
+    address: SocketAddr,
+}
+
+/// The names that have series.
+#[derive(Debug)]
+pub struct Registries {
+    /// Routes.
+    pub routes: Registry,
+    /// Clusters.
+    pub clusters: Registry,
+    /// Listeners.
+    pub listeners: Registry,
+}
+
+impl Default for Registries {
+    fn default() -> Self {
+        Self {
+            routes: Registry::new(SERIES_MAX),
+            clusters: Registry::new(SERIES_MAX),
+            listeners: Registry::new(SERIES_MAX),
+        }
+    }
+}
+
+/// A listening socket on its way to its worker.
+pub struct Delivery {
+    /// The worker.
+    pub worker: usize,
+    /// The message for it.
+    pub message: Message,
+}
+
+/// Applies files.
+pub struct Reloader {
+    path: PathBuf,
+    workers: usize,
+    /// A fingerprint of the bytes tried last, good or bad.
+    seen: u64,
+    bound: HashMap<Key, Bound>,
+    next_instance: u32,
+    addresses: Addresses,
+    registries: Arc<std::sync::Mutex<Registries>>,
+    status: Arc<Status>,
+}
+
+/// What a file changes beside the table.
+struct Sockets {
+    fresh: Vec<(Key, Group, Instance, Box<str>)>,
+    gone: Vec<(Key, Instance)>,
+}
+
+impl Reloader {
+    /// A reloader for `path` that has applied nothing yet.
+    #[must_use]
+    pub fn new(path: PathBuf, workers: usize) -> Self {
+        Self {
+            path,
+            workers,
+            seen: 0,
+            bound: HashMap::new(),
+            next_instance: 0,
+            addresses: Addresses::new(),
+            registries: Arc::default(),
+            status: Arc::default(),
+        }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the admin thread may know.
+    #[must_use]
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status)
+    }
+
+    /// The names of the series.
+    #[must_use]
+    pub fn registries(&self) -> Arc<std::sync::Mutex<Registries>> {
+        Arc::clone(&self.registries)
+    }
+
+    /// Every instance that is listened on.
+    pub fn instances(&self) -> impl Iterator<Item = Instance> {
+        self.bound.values().map(|bound| bound.instance)
+    }
+
+    /// The address that each listener of `table` is bound to, with its name.
+    #[must_use]
+    pub fn listening(&self, table: &Table) -> Vec<(String, SocketAddr)> {
+        let bound = |listener: &Listener| {
+            let bound = self.bound.get(&Key::of(listener))?;
+            Some((listener.name.to_string(), bound.address))
+        };
+        table.listeners().iter().filter_map(bound).collect()
+    }
+
+    /// The first table of the process, and the sockets for its workers.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file or its addresses.
+    pub async fn first(&mut self) -> Result<(Running, Vec<Delivery>), Rejection> {
+        let started = Instant::now();
+        let bytes = read(&self.path)?;
+        self.seen = fingerprint(&bytes);
+        let (table, loaded) = compile(&self.path, &bytes)?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{}: {warning}", self.path.display());
+        }
+        let sockets = self.bind(&table)?;
+        let (_, unresolved) = resolve::round(&table, &mut self.addresses).await;
+        let deliveries = self.settle(sockets).0;
+        let running = self.running(table, None);
+        self.applied(started, unresolved);
+        Ok((running, deliveries))
+    }
+
+    /// Looks at the file and applies it. Without `force` only if its bytes have changed.
+    pub async fn reload(&mut self, shared: &Shared, force: bool) {
+        let started = Instant::now();
+        match self.attempt(shared, force).await {
+            Ok(Some(unresolved)) => {
+                self.applied(started, unresolved);
+                let running = shared.current();
+                tracing::info!(
+                    table = %running.table.hash().short(),
+                    generation = running.generation,
+                    routes = running.table.route_count(),
+                    took = ?started.elapsed(),
+                    "configuration applied"
+                );
+            }
+            Ok(None) => {}
+            Err(rejection) => {
+                let table = shared.current().table.hash().short().to_string();
+                tracing::error!(table, "configuration rejected, the old one stays: {rejection}");
+                self.status.update(|status| {
+                    status.rejected += 1;
+                    status.problem = Some(rejection.to_string());
+                });
+            }
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        shared: &Shared,
+        force: bool,
+    ) -> Result<Option<Vec<String>>, Rejection> {
+        let bytes = read(&self.path)?;
+        let seen = fingerprint(&bytes);
+        if seen == self.seen && !force {
+            return Ok(None);
+        }
+        self.seen = seen;
+        let (table, loaded) = compile(&self.path, &bytes)?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{}: {warning}", self.path.display());
+        }
+        if table.admin() != shared.current().table.admin() {
+            tracing::warn!("a new admin address takes effect at the next start");
+        }
+        let sockets = self.bind(&table)?;
+        let (_, unresolved) = resolve::round(&table, &mut self.addresses).await;
+        self.addresses.retain(&table);
+        let (deliveries, gone) = self.settle(sockets);
+        let current = shared.current();
+        let next = self.running(table, Some(&current));
+        shared.publish(next);
+        for Delivery { worker, message } in deliveries {
+            deliver(shared, worker, message).await;
+        }
+        for instance in gone {
+            post(shared, || Message::StopListening(instance)).await;
+        }
+        post(shared, || Message::Refresh).await;
+        Ok(Some(unresolved))
+    }
+
+    /// Looks the names up again and publishes what has changed.
+    pub async fn resolve(&mut self, shared: &Shared) {
+        let current = shared.current();
+        let (changed, unresolved) = resolve::round(&current.table, &mut self.addresses).await;
+        self.status.update(|status| status.unresolved = unresolved);
+        if changed {
+            let endpoints =
+                EndpointTable::build(&current.table, &self.addresses, Some(&current.endpoints));
+            shared.publish(Running {
+                generation: current.generation + 1,
+                table: Arc::clone(&current.table),
+                endpoints,
+                route_series: current.route_series.clone(),
+                cluster_series: current.cluster_series.clone(),
+                listener_of: current.listener_of.clone(),
+            });
+            post(shared, || Message::Refresh).await;
+            tracing::info!("endpoint addresses changed");
+        }
+    }
+
+    fn applied(&self, started: Instant, unresolved: Vec<String>) {
+        for name in &unresolved {
+            tracing::warn!(name, "cannot be resolved");
+        }
+        self.status.update(|status| {
+            status.applied += 1;
+            status.problem = None;
+            status.last_reload = started.elapsed();
+            status.unresolved = unresolved;
+        });
+    }
+
+    /// Binds what the table listens on and the process does not yet.
+    fn bind(&self, table: &Table) -> Result<Sockets, Rejection> {
+        let mut fresh = Vec::new();
+        let mut next = self.next_instance;
+        for listener in table.listeners() {
+            let key = Key::of(listener);
+            if self.bound.contains_key(&key) {
+                continue;
+            }
+            let group = listen::bind(listener.address, self.workers).map_err(|error| {
+                let (name, address) = (listener.name.to_string(), listener.address);
+                Rejection::Bind { name, address, error }
+            })?;
+            fresh.push((key, group, Instance(next), listener.name.clone()));
+            next += 1;
+        }
+        let wanted: Vec<Key> = table.listeners().iter().map(Key::of).collect();
+        let unwanted = self.bound.iter().filter(|(key, _)| !wanted.contains(key));
+        let gone = unwanted.map(|(key, bound)| (key.clone(), bound.instance)).collect();
+        Ok(Sockets { fresh, gone })
+    }
+
+    /// Takes note of what was bound, and makes the messages that bring it to the workers.
+    fn settle(&mut self, sockets: Sockets) -> (Vec<Delivery>, Vec<Instance>) {
+        let mut deliveries = Vec::new();
+        for (key, group, instance, name) in sockets.fresh {
+            self.next_instance = instance.0 + 1;
+            let series = self.with_registries(|registries| registries.listeners.id(&name));
+            tracing::info!(listener = &*name, address = %group.address, "listening");
+            self.bound.insert(key, Bound { instance, address: group.address });
+            let listen = |(worker, fd): (usize, OwnedFd)| Delivery {
+                worker,
+                message: Message::Listen { instance, series, fd },
+            };
+            deliveries.extend(group.sockets.into_iter().enumerate().map(listen));
+        }
+        let mut gone = Vec::new();
+        for (key, instance) in sockets.gone {
+            self.bound.remove(&key);
+            gone.push(instance);
+        }
+        (deliveries, gone)
+    }
+
+    fn running(&self, table: Table, previous: Option<&Running>) -> Running {
+        let endpoints =
+            EndpointTable::build(&table, &self.addresses, previous.map(|running| &running.endpoints));
+        let mut listener_of = vec![None; self.next_instance as usize];
+        for (listener, id) in table.listeners().iter().zip(table.listener_ids()) {
+            if let Some(bound) = self.bound.get(&Key::of(listener)) {
+                listener_of[bound.instance.0 as usize] = Some(id);
+            }
+        }
+        let (route_series, cluster_series) = self.with_registries(|registries| {
+            let routes = table.route_ids().map(|id| registries.routes.id(table.route_name(id)));
+            let routes = routes.collect();
+            let clusters = table.clusters().iter();
+            (routes, clusters.map(|cluster| registries.clusters.id(&cluster.name)).collect())
+        });
+        Running {
+            generation: previous.map_or(1, |running| running.generation + 1),
+            table: Arc::new(table),
+            endpoints,
+            route_series,
+            cluster_series,
+            listener_of: listener_of.into(),
+        }
+    }
+
+    fn with_registries<R>(&self, change: impl FnOnce(&mut Registries) -> R) -> R {
+        change(&mut self.registries.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+fn fingerprint(bytes: &[u8]) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::hash::Hasher::write(&mut hasher, bytes);
+    std::hash::Hasher::finish(&hasher)
+}
+
+async fn deliver(shared: &Shared, worker: usize, message: Message) {
+    let mut waiting = message;
+    while let Err(back) = shared.seats[worker].mailbox.post(waiting) {
+        waiting = back;
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}

@@ -1,0 +1,36 @@
+//! What the admin thread may know of the control thread's work.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// The state of the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigStatus {
+    /// Files applied since the start, the first included.
+    pub applied: u64,
+    /// Files rejected.
+    pub rejected: u64,
+    /// Why the newest file was rejected; `None` if it is in use.
+    pub problem: Option<String>,
+    /// How long the last file took from reading to publishing.
+    pub last_reload: Duration,
+    /// Names that could not be resolved at the last attempt.
+    pub unresolved: Vec<String>,
+}
+
+/// [`ConfigStatus`], shared.
+#[derive(Debug, Default)]
+pub struct Status(Mutex<ConfigStatus>);
+
+impl Status {
+    /// The state now.
+    #[must_use]
+    pub fn get(&self) -> ConfigStatus {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the state.
+    pub fn update(&self, change: impl FnOnce(&mut ConfigStatus)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}

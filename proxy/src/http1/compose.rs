@@ -1,0 +1,282 @@
+//! Writes heads: requests to the upstream, responses to the client.
+//!
+//! # Invariants
+//! - What goes out was understood: fields are written one by one as `Name: value`, never as the
+//!   raw bytes that came in. Names keep their case and order.
+//! - Framing is written by us, from what was parsed.
+//! - A head that does not fit is an error, never a shorter head.
+
+use ringway_router::{Field, HeaderEdits};
+
+use super::body::Body;
+use super::request::{FieldSet, RequestHead};
+use super::response::ResponseHead;
+use crate::sys::block::Block;
+
+/// The head does not fit in its block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overflow;
+
+/// Where the request came from, as the upstream is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Hop<'a> {
+    /// The peer's address, in text.
+    pub peer: &'a str,
+    /// Whether its own forwarding fields are believed.
+    pub trusted: bool,
+    /// The id given to the request if it brought none that is believed.
+    pub request_id: u128,
+}
+
+/// How the request line and `Host` read on the way out.
+#[derive(Debug, Clone, Copy)]
+pub struct Line<'a> {
+    /// The path, normalised and rewritten.
+    pub path: &'a [u8],
+    /// The query, as it came.
+    pub query: Option<&'a str>,
+    /// The host, as it came or rewritten.
+    pub host: &'a str,
+}
+
+/// How the connection to the client goes on after a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Persistence {
+    /// HTTP/1.1 and open: says nothing.
+    Open,
+    /// HTTP/1.0 and open: says `keep-alive`.
+    OpenHttp10,
+    /// Ends: says `close`.
+    Close,
+    /// Becomes a tunnel.
+    Upgrade,
+}
+
+/// Bytes into a block; remembers when one did not fit.
+pub struct Writer<'b> {
+    block: &'b mut Block,
+    overflow: bool,
+}
+
+impl<'b> Writer<'b> {
+    /// Writes behind the data of `block`.
+    #[must_use]
+    pub fn new(block: &'b mut Block) -> Self {
+        Self { block, overflow: false }
+    }
+
+    /// Writes `bytes`.
+    #[inline]
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.overflow |= !self.block.push(bytes);
+    }
+
+    /// Writes a number in decimal.
+    pub fn decimal(&mut self, number: u64) {
+        let mut digits = [0u8; 20];
+        let mut at = digits.len();
+        let mut rest = number;
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.bytes(&digits[at..]);
+    }
+
+    /// Writes a number as 32 hexadecimal digits.
+    fn hexadecimal(&mut self, number: u128) {
+        let digit = |shift: usize| b"0123456789abcdef"[(number >> (124 - 4 * shift)) as usize & 15];
+        self.bytes(&std::array::from_fn::<u8, 32, _>(digit));
+    }
+
+    /// Writes one field.
+    #[inline]
+    pub fn field(&mut self, name: &str, value: &[u8]) {
+        self.bytes(name.as_bytes());
+        self.bytes(b": ");
+        self.bytes(value);
+        self.bytes(b"\r\n");
+    }
+
+    /// Ends the writing.
+    ///
+    /// # Errors
+    /// When anything did not fit.
+    pub fn finish(self) -> Result<(), Overflow> {
+        if self.overflow { Err(Overflow) } else { Ok(()) }
+    }
+
+    fn kept(&mut self, fields: &[Field<'_>], dropped: FieldSet, edits: &HeaderEdits) {
+        let edited = !edits.is_empty();
+        for (index, field) in fields.iter().enumerate() {
+            let ends_here = dropped & (1 << index) != 0;
+            if !ends_here && !(edited && edits.drops(field.name)) {
+                self.field(field.name, field.value);
+            }
+        }
+    }
+
+    fn edits(&mut self, edits: &HeaderEdits) {
+        for (name, value) in edits.appended() {
+            self.field(name, value.as_bytes());
+        }
+    }
+
+    fn framing(&mut self, body: &Body) {
+        match body {
+            Body::Length(length) => self.length(*length),
+            Body::Chunked(_) => self.bytes(b"Transfer-Encoding: chunked\r\n"),
+            Body::Done | Body::Trailers | Body::UntilClose => {}
+        }
+    }
+
+    /// Writes `Content-Length`.
+    pub fn length(&mut self, length: u64) {
+        self.bytes(b"Content-Length: ");
+        self.decimal(length);
+        self.bytes(b"\r\n");
+    }
+}
+
+/// Writes the head of the request for the upstream.
+///
+/// # Errors
+/// When it does not fit in `out`.
+pub fn request(
+    head: &RequestHead<'_>,
+    line: &Line<'_>,
+    hop: &Hop<'_>,
+    edits: &HeaderEdits,
+    out: &mut Block,
+) -> Result<(), Overflow> {
+    let mut writer = Writer::new(out);
+    writer.bytes(head.method.as_bytes());
+    writer.bytes(b" ");
+    writer.bytes(line.path);
+    if let Some(query) = line.query {
+        writer.bytes(b"?");
+        writer.bytes(query.as_bytes());
+    }
+    writer.bytes(b" HTTP/1.1\r\nHost: ");
+    writer.bytes(line.host.as_bytes());
+    writer.bytes(b"\r\n");
+    let dropped = head.dropped | head.forwarding;
+    writer.kept(&head.fields, dropped, edits);
+    match head.body {
+        // A length of 0 that was said is repeated: a POST without a length is another request.
+        Body::Done if had_length(head) => writer.length(0),
+        ref body => writer.framing(body),
+    }
+    forwarding(&mut writer, head, hop, edits);
+    match (head.upgrade, head.wants_trailers) {
+        (Some(protocols), _) => {
+            writer.bytes(b"Connection: Upgrade\r\n");
+            writer.field("Upgrade", protocols);
+        }
+        (None, true) => writer.bytes(b"Connection: TE\r\nTE: trailers\r\n"),
+        (None, false) => {}
+    }
+    writer.edits(edits);
+    writer.bytes(b"\r\n");
+    writer.finish()
+}
+
+fn had_length(head: &RequestHead<'_>) -> bool {
+    head.fields.iter().any(|field| field.name.eq_ignore_ascii_case("content-length"))
+}
+
+/// `X-Forwarded-*` and `X-Request-Id`: a trusted peer's are continued, anybody else's replaced.
+fn forwarding(
+    writer: &mut Writer<'_>,
+    head: &RequestHead<'_>,
+    hop: &Hop<'_>,
+    edits: &HeaderEdits,
+) {
+    let edited = !edits.is_empty();
+    let given = if hop.trusted && head.forwarding != 0 { &head.fields[..] } else { &[] };
+    let believed = |name: &'static str| {
+        let named = given.iter().filter(move |field| field.name.eq_ignore_ascii_case(name));
+        named.map(|field| field.value)
+    };
+    let wanted = |name: &str| !(edited && edits.drops(name));
+
+    if wanted("x-forwarded-for") {
+        writer.bytes(b"X-Forwarded-For: ");
+        for addresses in believed("x-forwarded-for") {
+            writer.bytes(addresses);
+            writer.bytes(b", ");
+        }
+        writer.bytes(hop.peer.as_bytes());
+        writer.bytes(b"\r\n");
+    }
+    if wanted("x-forwarded-proto") {
+        let proto = believed("x-forwarded-proto").next().unwrap_or(b"http");
+        writer.field("X-Forwarded-Proto", proto);
+    }
+    if wanted("x-forwarded-host") {
+        let host = believed("x-forwarded-host").next().unwrap_or(head.host.as_bytes());
+        writer.field("X-Forwarded-Host", host);
+    }
+    if wanted("x-request-id") {
+        match believed("x-request-id").next() {
+            Some(id) => writer.field("X-Request-Id", id),
+            None => {
+                writer.bytes(b"X-Request-Id: ");
+                writer.hexadecimal(hop.request_id);
+                writer.bytes(b"\r\n");
+            }
+        }
+    }
+    for forwarded in believed("forwarded") {
+        writer.field("Forwarded", forwarded);
+    }
+}
+
+/// Writes the head of a response for the client. `body` is how the body goes out, which is not
+/// always how it came in.
+///
+/// # Errors
+/// When it does not fit in `out`.
+pub fn response(
+    head: &ResponseHead<'_>,
+    body: &Body,
+    persistence: Persistence,
+    date: &[u8],
+    edits: &HeaderEdits,
+    out: &mut Block,
+) -> Result<(), Overflow> {
+    let mut writer = Writer::new(out);
+    writer.bytes(b"HTTP/1.1 ");
+    writer.decimal(u64::from(head.status));
+    writer.bytes(b" ");
+    writer.bytes(head.reason.as_bytes());
+    writer.bytes(b"\r\n");
+    writer.kept(&head.fields, head.dropped, edits);
+    let without_body = matches!(head.status, 100..200 | 204);
+    match (body, head.claimed_length) {
+        _ if without_body => {}
+        // The answer to HEAD and 304 pass on the length that the body would have.
+        (Body::Done, Some(length)) => writer.length(length),
+        (Body::Done, None) => {}
+        (body, _) => writer.framing(body),
+    }
+    if !head.dated && head.status >= 200 {
+        writer.field("Date", date);
+    }
+    match persistence {
+        Persistence::Open => {}
+        Persistence::OpenHttp10 => writer.bytes(b"Connection: keep-alive\r\n"),
+        Persistence::Close => writer.bytes(b"Connection: close\r\n"),
+        Persistence::Upgrade => {
+            writer.bytes(b"Connection: Upgrade\r\n");
+            writer.field("Upgrade", head.upgrade.unwrap_or_default());
+        }
+    }
+    writer.edits(edits);
+    writer.bytes(b"\r\n");
+    writer.finish()
+}

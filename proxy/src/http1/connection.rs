@@ -1,0 +1,229 @@
+//! A client's HTTP/1.1 connection: one request after the other, and the silence between them.
+//!
+//! ```text
+//!           ┌───────────── Next ─────────────┐
+//!           ▼                                │
+//!  parked ─▶ awaiting head ──▶ exchange ─────┤
+//!    ▲          │ a second of silence        └─▶ lingering ─▶ closed
+//!    └──────────┘
+//! ```
+//! A parked connection owns no block and no task but this small one: it waits for readiness.
+//!
+//! # Invariants
+//! - Requests are answered in the order in which they came.
+//! - After an answer that ends the connection, input is still taken for a while: closing with
+//!   input unread sends RST, which can overtake the answer.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringway_stats::clock::now_ns;
+
+use super::answer;
+use super::compose::Persistence;
+use super::exchange::{self, Flow};
+use super::scan::{Scan, ScanFault, Scanner};
+use crate::connection::Peer;
+use crate::io::deadlines::after;
+use crate::io::socket::{Arrival, Socket};
+use crate::limits::{LINGER_BYTES_MAX, LINGER_TIME, QUIET_TIME};
+use crate::outcome::{Cause, Failure};
+use crate::recorder::Outcome;
+use crate::shared::Instance;
+use crate::sys::block::Block;
+use crate::worker::Worker;
+
+/// A client's connection.
+pub struct Connection {
+    /// The worker that has it.
+    pub worker: Rc<Worker>,
+    /// The socket.
+    pub socket: Socket,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// The listening instance that it came in by.
+    pub instance: Instance,
+}
+
+/// Why a connection is not active any more.
+enum Pause {
+    /// Nothing has come for a second.
+    Quiet,
+    /// It is over.
+    Closed,
+}
+
+/// What came of waiting for a head.
+enum Awaited {
+    Head { input: Block, start: usize, end: usize },
+    Quiet,
+    Closed,
+    Fault(Failure),
+}
+
+/// Serves a connection to its end. `early` are bytes that have come already.
+pub async fn serve(
+    worker: &Rc<Worker>,
+    socket: Socket,
+    peer: Peer,
+    instance: Instance,
+    early: Option<Block>,
+) {
+    let connection = Connection { worker: Rc::clone(worker), socket, peer, instance };
+    let mut early = early;
+    let mut requests = 0;
+    loop {
+        let input = early.take().unwrap_or_else(Block::small);
+        // On the heap, so that a parked connection does not carry the room of an active one.
+        match Box::pin(connection.active(input, &mut requests)).await {
+            Pause::Closed => return,
+            Pause::Quiet if worker.closing_idle() => return,
+            Pause::Quiet => {}
+        }
+        let due_ns = after(now_ns(), connection.patience(requests == 0));
+        if !matches!(connection.socket.idle_until(due_ns).await, Ok(true)) {
+            return;
+        }
+    }
+}
+
+/// Answers a connection that cannot be served, and closes it.
+pub async fn turn_away(worker: &Rc<Worker>, socket: Socket, cause: Cause) {
+    let mut out = Block::small();
+    let date = worker.date.now();
+    if answer::write_failure(&cause.into(), false, Persistence::Close, &date, &mut out).is_ok() {
+        let _ = socket.send_until(out, after(now_ns(), LINGER_TIME)).await;
+        linger(&socket).await;
+    }
+}
+
+impl Connection {
+    /// How long the client may take for its next request, or for its first.
+    fn patience(&self, first: bool) -> Duration {
+        self.worker.table_for(self.instance).map_or(Duration::ZERO, |(snapshot, listener)| {
+            let listener = snapshot.running.table.listener(listener);
+            if first { listener.head_timeout } else { listener.idle_timeout }
+        })
+    }
+
+    /// Serves requests until a second of silence, or the end.
+    async fn active(&self, input: Block, requests: &mut u64) -> Pause {
+        let mut input = input;
+        loop {
+            match self.await_head(input).await {
+                Awaited::Head { input: block, start, end } => {
+                    *requests += 1;
+                    match exchange::run(self, block, start..end).await {
+                        Flow::Next(block) => input = block,
+                        Flow::Close => return Pause::Closed,
+                    }
+                }
+                Awaited::Quiet => return Pause::Quiet,
+                Awaited::Closed => return Pause::Closed,
+                Awaited::Fault(failure) => {
+                    self.reject(failure).await;
+                    return Pause::Closed;
+                }
+            }
+        }
+    }
+
+    /// Receives until a head is complete. `input` may hold bytes of it, and of the next ones.
+    async fn await_head(&self, input: Block) -> Awaited {
+        let mut input = input;
+        if input.is_empty() {
+            let due_ns = after(now_ns(), QUIET_TIME);
+            input = match self.socket.recv_until(input, due_ns).await {
+                Arrival::Data(block) => block,
+                Arrival::Silence(_) => return Awaited::Quiet,
+                Arrival::End(_) | Arrival::Broken(_) => return Awaited::Closed,
+            };
+        }
+        let mut scanner = Scanner::new();
+        let mut due_ns = None;
+        loop {
+            match scanner.scan(input.data()) {
+                Ok(Scan::Complete { start, end }) => return Awaited::Head { input, start, end },
+                Ok(Scan::Partial) => {}
+                Err(fault) => return Awaited::Fault(scan_failure(fault)),
+            }
+            // A TLS handshake has no line end to wait for.
+            if input.data().starts_with(&[0x16, 0x03]) {
+                let detail = "a TLS handshake on a plaintext listener";
+                return Awaited::Fault(Failure::with(Cause::RequestMalformed, detail));
+            }
+            if input.spare() == 0 {
+                input = grow(input);
+            }
+            let due_ns = *due_ns.get_or_insert_with(|| after(now_ns(), self.patience(true)));
+            input = match self.socket.recv_until(input, due_ns).await {
+                Arrival::Data(block) => block,
+                Arrival::Silence(_) => return Awaited::Fault(Cause::RequestTimeout.into()),
+                Arrival::End(_) => {
+                    self.worker.shard.record_cause(Cause::ClientClosed);
+                    return Awaited::Closed;
+                }
+                Arrival::Broken(_) => {
+                    self.worker.shard.record_cause(Cause::ClientReset);
+                    return Awaited::Closed;
+                }
+            };
+        }
+    }
+
+    /// Answers what is no request, and ends the connection.
+    async fn reject(&self, failure: Failure) {
+        tracing::debug!(cause = failure.cause.label(), peer = %self.peer.address, "{failure}");
+        self.worker.shard.record(&Outcome {
+            route: 0,
+            cluster: None,
+            endpoint: None,
+            status: failure.cause.status(),
+            cause: Some(failure.cause),
+            total_ns: 0,
+            upstream_ns: 0,
+            attempts: 0,
+        });
+        let mut out = Block::small();
+        let date = self.worker.date.now();
+        let written = answer::write_failure(&failure, false, Persistence::Close, &date, &mut out);
+        if written.is_ok() {
+            let _ = self.socket.send_until(out, after(now_ns(), LINGER_TIME)).await;
+            linger(&self.socket).await;
+        }
+    }
+}
+
+fn scan_failure(fault: ScanFault) -> Failure {
+    let cause = match fault {
+        ScanFault::BareLf | ScanFault::EmptyLines => Cause::RequestMalformed,
+        ScanFault::FirstLineTooLong => Cause::RequestLineTooLong,
+        ScanFault::HeadTooLong => Cause::RequestHeadTooLarge,
+    };
+    Failure::with(cause, fault)
+}
+
+/// A larger block with the same data at its front.
+#[must_use]
+pub fn grow(block: Block) -> Block {
+    let mut larger = Block::large();
+    let fits = larger.push(block.data());
+    debug_assert!(fits, "heads are bounded below the large block");
+    larger
+}
+
+/// Says that no more will be sent, and throws away what still comes, for a while.
+pub async fn linger(socket: &Socket) {
+    socket.finish();
+    let due_ns = after(now_ns(), LINGER_TIME);
+    let mut block = Block::small();
+    let mut bytes = 0;
+    while bytes < LINGER_BYTES_MAX {
+        block.clear();
+        block = match socket.recv_until(block, due_ns).await {
+            Arrival::Data(block) => block,
+            Arrival::Silence(_) | Arrival::End(_) | Arrival::Broken(_) => return,
+        };
+        bytes += block.len() as u64;
+    }
+}

@@ -1,0 +1,492 @@
+//! One request and its response.
+//!
+//! ```text
+//!  plan ─▶ acquire ─▶ send head and body ─▶ await response head ─▶ send it ─▶ relay body ─▶ record
+//!             ▲               │ a reused connection closed without a byte
+//!             └── once more ──┘
+//! ```
+//! A request whose body has come with its head is sent in one piece, and the response awaited. A
+//! longer one is uploaded while the response is awaited, because either may end first.
+//!
+//! # Invariants
+//! - The client gets one final response or a broken connection, never half of one that looks whole.
+//! - A request is sent twice only if the first connection was used before, closed without one byte
+//!   of response, and a second time does no harm.
+//! - One outcome is recorded per exchange.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+use std::pin::pin;
+use std::rc::Rc;
+
+use ringway_stats::clock::now_ns;
+
+use super::answer;
+use super::body::Body;
+use super::compose::Persistence;
+use super::connection::{Connection, linger};
+use super::plan::{self, Answered, Context, Forward, Plan, Refused};
+use super::relay::{Coding, Relay, RelayFault};
+use super::reply::{Reply, ReplyEnd, ReplyFault};
+use crate::io::deadlines::{Expiry, after};
+use crate::io::race::{self, Either};
+use crate::io::socket::{Glimpse, Socket};
+use crate::limits::{ABORT_WATCH_DELAY, LINGER_TIME};
+use crate::outcome::{Cause, Failure};
+use crate::recorder::Outcome;
+use crate::sys::block::Block;
+use crate::tunnel;
+use crate::upstream::{self, Upstream, Want};
+use crate::worker::Snapshot;
+
+/// How the client's connection goes on.
+pub enum Flow {
+    /// With the next request, of which the block may hold the first bytes.
+    Next(Block),
+    /// Not at all.
+    Close,
+}
+
+/// Serves the request whose head is `input[head]`.
+pub async fn run(connection: &Connection, input: Block, head: Range<usize>) -> Flow {
+    let started_ns = now_ns();
+    let worker = &connection.worker;
+    let Some((snapshot, listener)) = worker.table_for(connection.instance) else {
+        return Flow::Close;
+    };
+    let mut input = input;
+    let mut out = Block::small();
+    let mut decide = |out: &mut Block| {
+        let context = Context {
+            worker,
+            running: &snapshot.running,
+            listener,
+            peer: &connection.peer,
+            behind: &input.data()[head.end..],
+        };
+        plan::plan(&context, &input.data()[head.clone()], out)
+    };
+    let mut plan = decide(&mut out);
+    if plan.is_err() {
+        out = Block::large();
+        plan = decide(&mut out);
+    }
+    input.consume(head.end);
+    let exchange = Exchange { connection, snapshot, started_ns, progress: Progress::default() };
+    match plan {
+        Ok(Plan::Forward(forward)) => exchange.forward(forward, input, out).await,
+        Ok(Plan::Answer(answered)) => exchange.answer(answered, input, out).await,
+        Ok(Plan::Refuse(refused)) => exchange.refuse(refused, input).await,
+        Err(_) => {
+            let refused = Refused {
+                route_series: 0,
+                failure: Cause::HeadGrowth.into(),
+                to_head: false,
+                persistence: Persistence::Close,
+            };
+            exchange.refuse(refused, input).await
+        }
+    }
+}
+
+/// What is known of an exchange as it goes; the outcome is made of it.
+#[derive(Debug, Default)]
+struct Progress {
+    attempts: Cell<u32>,
+    sent_ns: Cell<u64>,
+    upstream_ns: Cell<u64>,
+    endpoint: Cell<Option<std::net::SocketAddr>>,
+}
+
+struct Exchange<'a> {
+    connection: &'a Connection,
+    snapshot: Rc<Snapshot>,
+    started_ns: u64,
+    progress: Progress,
+}
+
+/// What became of one attempt on one connection.
+enum Attempt {
+    /// The exchange is over.
+    Over(Flow),
+    /// The connection closed without a byte; the request can be sent again from the block.
+    Unanswered { failure: Failure, out: Block, input: Block },
+}
+
+impl Exchange<'_> {
+    /// Sends an answer that planning wrote.
+    async fn answer(&self, answered: Answered, input: Block, out: Block) -> Flow {
+        let due_ns = after(now_ns(), self.patience());
+        let (sent, _) = self.connection.socket.send_until(out, due_ns).await;
+        let cause = sent.is_err().then_some(Cause::ClientClosed);
+        self.record(answered.route_series, None, answered.status, cause);
+        self.go_on(sent.is_ok() && answered.keep_alive, input).await
+    }
+
+    /// Goes on with the next request, past a body that nobody asked for, or ends.
+    async fn go_on(&self, keep_alive: bool, input: Block) -> Flow {
+        if keep_alive {
+            return Flow::Next(input);
+        }
+        drop(input);
+        linger(&self.connection.socket).await;
+        Flow::Close
+    }
+
+    /// Answers a request that failed before it went anywhere.
+    async fn refuse(&self, refused: Refused, input: Block) -> Flow {
+        let Refused { route_series, failure, to_head, persistence } = refused;
+        let cause = failure.cause;
+        self.log(&failure);
+        let sent = self.send_failure(&failure, to_head, persistence).await;
+        self.record(route_series, None, cause.status(), Some(cause));
+        // A body in hand was not consumed: it would be read as the next request.
+        self.go_on(sent && persistence != Persistence::Close && input.is_empty(), input).await
+    }
+
+    async fn send_failure(
+        &self,
+        failure: &Failure,
+        to_head: bool,
+        persistence: Persistence,
+    ) -> bool {
+        let worker = &self.connection.worker;
+        let date = worker.date.now();
+        let mut out = Block::small();
+        if answer::write_failure(failure, to_head, persistence, &date, &mut out).is_err() {
+            return false;
+        }
+        let due_ns = after(now_ns(), self.patience());
+        self.connection.socket.send_until(out, due_ns).await.0.is_ok()
+    }
+
+    /// How long the client may take to read an answer of ours.
+    fn patience(&self) -> std::time::Duration {
+        LINGER_TIME
+    }
+
+    fn log(&self, failure: &Failure) {
+        tracing::debug!(
+            cause = failure.cause.label(),
+            peer = %self.connection.peer.address,
+            table = %self.snapshot.running.table.hash().short(),
+            "{failure}"
+        );
+    }
+
+    fn record(&self, route: u32, cluster: Option<u32>, status: u16, cause: Option<Cause>) {
+        self.connection.worker.shard.record(&Outcome {
+            route,
+            cluster,
+            endpoint: self.progress.endpoint.get(),
+            status,
+            cause,
+            total_ns: now_ns().saturating_sub(self.started_ns),
+            upstream_ns: self.progress.upstream_ns.get(),
+            attempts: self.progress.attempts.get(),
+        });
+    }
+
+    /// Sends the request to its cluster and the response to the client.
+    async fn forward(&self, forward: Forward, input: Block, out: Block) -> Flow {
+        let mut forward = forward;
+        let mut input = input;
+        let mut out = out;
+        // What has come of the body goes out with the head.
+        let window = input.len().min(out.spare());
+        match forward.body.take(&input.data()[..window]) {
+            Ok(taken) => {
+                let fits = out.push(&input.data()[..taken]);
+                debug_assert!(fits, "the window was measured");
+                input.consume(taken);
+            }
+            Err(fault) => {
+                let failure = Failure::with(Cause::RequestMalformed, fault);
+                return self.fail(&forward, &failure).await;
+            }
+        }
+        let complete = forward.body.is_done();
+        let mut want = if complete && forward.idempotent { Want::Any } else { Want::Careful };
+        loop {
+            let acquired = upstream::acquire(
+                &self.connection.worker,
+                &self.snapshot,
+                forward.cluster,
+                &self.connection.peer,
+                want,
+                None,
+            );
+            let upstream = match acquired.await {
+                Ok(upstream) => upstream,
+                Err(failure) => return self.fail(&forward, &failure).await,
+            };
+            self.progress.attempts.set(self.progress.attempts.get() + 1);
+            self.progress.endpoint.set(Some(upstream.address()));
+            let attempt = if complete {
+                self.ask(&forward, upstream, input, out).await
+            } else {
+                // On the heap: uploads are rare, and their state is large.
+                Attempt::Over(Box::pin(self.upload(&forward, upstream, input, out)).await)
+            };
+            match attempt {
+                Attempt::Over(flow) => return flow,
+                Attempt::Unanswered { out: again, input: rest, .. } if want != Want::Fresh => {
+                    self.connection.worker.shard.retries.increment();
+                    want = Want::Fresh;
+                    (out, input) = (again, rest);
+                }
+                Attempt::Unanswered { failure, .. } => return self.fail(&forward, &failure).await,
+            }
+        }
+    }
+
+    /// Ends an exchange of which the client has seen nothing.
+    async fn fail(&self, forward: &Forward, failure: &Failure) -> Flow {
+        self.log(failure);
+        // What is left of the request's body is of no use to anybody.
+        self.send_failure(failure, forward.to_head, Persistence::Close).await;
+        let status = failure.cause.status();
+        let cluster = Some(forward.cluster_series);
+        self.record(forward.route_series, cluster, status, Some(failure.cause));
+        linger(&self.connection.socket).await;
+        Flow::Close
+    }
+
+    /// An exchange whose request is complete in `out`.
+    async fn ask(
+        &self,
+        forward: &Forward,
+        upstream: Upstream,
+        input: Block,
+        out: Block,
+    ) -> Attempt {
+        let down = &self.connection.socket;
+        let reply = self.reply(forward, &upstream);
+        let window = out.window();
+        self.progress.sent_ns.set(now_ns());
+        let (sent, mut out) = upstream.socket().send_until(out, reply.due_ns()).await;
+        // An endpoint that stops reading may have answered already: its word counts.
+        let harmless = forward.idempotent || sent.is_err();
+        // With nothing pipelined the block is free, and its memory warm.
+        let (block, mut rest) =
+            if input.is_empty() { (input, None) } else { (Block::small(), Some(input)) };
+        out.clear();
+        let uploaded = Cell::new(true);
+        let received = self.watched(reply.run(block, out, &uploaded), upstream.socket()).await;
+        match received {
+            Ok(end) => {
+                self.replied(&reply);
+                let block = rest.take();
+                Attempt::Over(self.finish(forward, upstream, end, block, true).await)
+            }
+            Err(ReplyFault { failure, started: false, unanswered: true, out }) => {
+                let gone = down.glimpse() == Glimpse::Broken;
+                if upstream.reused() && harmless && !gone {
+                    let mut out = out;
+                    out.restore(window);
+                    let input = rest.take().unwrap_or_else(Block::small);
+                    return Attempt::Unanswered { failure, out, input };
+                }
+                Attempt::Over(self.give_up(forward, failure, false).await)
+            }
+            Err(fault) => {
+                self.replied(&reply);
+                Attempt::Over(self.give_up(forward, fault.failure, fault.started).await)
+            }
+        }
+    }
+
+    fn reply<'r>(&'r self, forward: &'r Forward, upstream: &'r Upstream) -> Reply<'r> {
+        let rule = self.snapshot.running.table.rule(forward.rule);
+        let deadline_ns = rule.timeout().map_or(u64::MAX, |timeout| after(self.started_ns, timeout));
+        Reply {
+            worker: &self.connection.worker,
+            down: &self.connection.socket,
+            up: upstream.socket(),
+            forward,
+            edits: rule.response_headers(),
+            idle: rule.idle_timeout(),
+            deadline_ns,
+            first_byte_ns: Cell::new(0),
+            status: Cell::new(0),
+        }
+    }
+
+    fn replied(&self, reply: &Reply<'_>) {
+        let first = reply.first_byte_ns.get();
+        self.progress.upstream_ns.set(first.saturating_sub(self.progress.sent_ns.get()));
+    }
+
+    /// Awaits a response, and gives the upstream up when the client resets its connection: there
+    /// is nobody left to answer.
+    async fn watched<T>(&self, reply: impl Future<Output = T>, up: &Socket) -> T {
+        let mut reply = pin!(reply);
+        match race::first(reply.as_mut(), client_gone(&self.connection.socket)).await {
+            Either::Left(end) => end,
+            Either::Right(()) => {
+                up.shutdown();
+                reply.await
+            }
+        }
+    }
+
+    /// Ends an exchange that failed after the request was sent.
+    async fn give_up(&self, forward: &Forward, failure: Failure, started: bool) -> Flow {
+        let down = &self.connection.socket;
+        let gone = down.glimpse() == Glimpse::Broken;
+        let failure = if gone { Cause::ClientReset.into() } else { failure };
+        if !started && !gone {
+            return self.fail(forward, &failure).await;
+        }
+        self.log(&failure);
+        let cluster = Some(forward.cluster_series);
+        self.record(forward.route_series, cluster, failure.cause.status(), Some(failure.cause));
+        // Part of a response is out. Only RST says for sure that it is not all.
+        down.abort();
+        Flow::Close
+    }
+
+    /// Ends an exchange whose response went over whole.
+    async fn finish(
+        &self,
+        forward: &Forward,
+        upstream: Upstream,
+        end: ReplyEnd,
+        input: Option<Block>,
+        uploaded: bool,
+    ) -> Flow {
+        let cluster = Some(forward.cluster_series);
+        if let Some(late) = end.upgraded {
+            let early = input.unwrap_or_else(Block::small);
+            let rule = self.snapshot.running.table.rule(forward.rule);
+            let idle = rule.idle_timeout();
+            let shard = &self.connection.worker.shard;
+            let carried =
+                tunnel::run(&self.connection.socket, upstream.socket(), early, late, idle, shard);
+            let cause = Box::pin(carried).await.cause();
+            shard.tunnels.increment();
+            self.record(forward.route_series, cluster, 101, cause);
+            return Flow::Close;
+        }
+        self.record(forward.route_series, cluster, end.status, None);
+        if end.reusable && uploaded {
+            upstream.give_back();
+        }
+        if end.keep_alive && uploaded {
+            return Flow::Next(input.unwrap_or(end.block));
+        }
+        linger(&self.connection.socket).await;
+        Flow::Close
+    }
+
+    /// An exchange whose request body is still coming.
+    async fn upload(
+        &self,
+        forward: &Forward,
+        upstream: Upstream,
+        input: Block,
+        out: Block,
+    ) -> Flow {
+        let reply = self.reply(forward, &upstream);
+        let down = &self.connection.socket;
+        let uploaded = Cell::new(false);
+        let stop = Cell::new(false);
+        let fault = RefCell::new(None);
+        self.progress.sent_ns.set(now_ns());
+        let sending = self.send_request(forward, &reply, input, out, &stop);
+        let sending = async {
+            let sent = sending.await;
+            uploaded.set(sent.is_ok());
+            sent
+        };
+        let answering = reply.run(Block::small(), Block::small(), &uploaded);
+        let (sent, answered) = race::both(sending, answering, |first| match first {
+            Either::Left(Err(relay)) => {
+                if let Some(failure) = upload_failure(relay) {
+                    *fault.borrow_mut() = Some(failure);
+                    reply.up.shutdown();
+                }
+            }
+            Either::Left(Ok(_)) => {}
+            Either::Right(_) => {
+                // The endpoint has said all it will: the rest of the body is of no use.
+                stop.set(true);
+                reply.up.shutdown();
+                down.receiving().set(0, Expiry::Cancel);
+            }
+        })
+        .await;
+        self.replied(&reply);
+        match (answered, fault.into_inner()) {
+            (Ok(end), _) => {
+                let (input, uploaded) = (sent.ok(), uploaded.get());
+                let _ = reply;
+                self.finish(forward, upstream, end, input, uploaded).await
+            }
+            (Err(answer), Some(failure)) => self.give_up(forward, failure, answer.started).await,
+            (Err(answer), None) => self.give_up(forward, answer.failure, answer.started).await,
+        }
+    }
+
+    /// Sends the head and what follows it. Returns what came behind the request.
+    async fn send_request(
+        &self,
+        forward: &Forward,
+        reply: &Reply<'_>,
+        input: Block,
+        out: Block,
+        stop: &Cell<bool>,
+    ) -> Result<Block, RelayFault> {
+        let rule = self.snapshot.running.table.rule(forward.rule);
+        let relay = Relay {
+            source: &self.connection.socket,
+            sink: reply.up,
+            coding: Coding::AsIs,
+            idle: rule.idle_timeout(),
+            deadline_ns: reply.deadline_ns,
+            bytes_max: rule.max_request_body().unwrap_or(u64::MAX),
+            stop,
+            shard: &self.connection.worker.shard,
+            bytes: Cell::new(0),
+            wrapped: Cell::new(false),
+        };
+        let (sent, _) = reply.up.send_until(out, reply.due_ns()).await;
+        sent.map_err(RelayFault::Sink)?;
+        let mut body = forward.body;
+        if matches!(body, Body::Done) {
+            return Ok(input);
+        }
+        relay.run(&mut body, input).await
+    }
+}
+
+/// The failure of an exchange whose upload broke; `None` when the endpoint broke it, which may
+/// have answered before.
+fn upload_failure(fault: &RelayFault) -> Option<Failure> {
+    let cause = match fault {
+        RelayFault::Truncated => Cause::ClientClosed,
+        RelayFault::Source(_) => Cause::ClientReset,
+        RelayFault::Chunk(_) | RelayFault::Trailers => Cause::RequestMalformed,
+        RelayFault::TooLarge => Cause::RequestBodyTooLarge,
+        RelayFault::Stalled => Cause::RequestTimeout,
+        RelayFault::Sink(_) | RelayFault::Stopped => return None,
+    };
+    Some(Failure::with(cause, fault))
+}
+
+/// Waits until the client resets its connection. A client that merely finishes sending still
+/// wants its answer (RFC 9112 section 9.6).
+async fn client_gone(down: &Socket) {
+    down.receiving().wait_until(after(now_ns(), ABORT_WATCH_DELAY)).await;
+    loop {
+        if down.readable().await.is_err() {
+            return;
+        }
+        match down.glimpse() {
+            Glimpse::Broken => return,
+            // Nothing more can be learnt without taking bytes.
+            Glimpse::Bytes | Glimpse::End => std::future::pending::<()>().await,
+            Glimpse::Nothing => {}
+        }
+    }
+}

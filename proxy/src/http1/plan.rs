@@ -1,0 +1,320 @@
+//! From a request head to a decision: refuse, answer here, or forward. No await in it.
+//!
+//! # Invariants
+//! - One normal form of the path serves routing and forwarding; what cannot be normalised is
+//!   refused.
+//! - When the decision is to forward, the head for the upstream is complete.
+//! - Nothing is allocated on the way to a forwarded request.
+
+use std::net::IpAddr;
+
+use ringway_router::{
+    Action, Backends, ClusterId, Listener, ListenerId, Normalised, Redirect, RequestKey, Respond,
+    Rewrite, Rule, RuleId, Target, normalise_path,
+};
+
+use super::answer::{self, Answer};
+use super::body::Body;
+use super::compose::{self, Hop, Line, Overflow, Persistence};
+use super::request::{self, RequestHead};
+use crate::connection::Peer;
+use crate::outcome::{Cause, Failure};
+use crate::shared::Running;
+use crate::sys::block::Block;
+use crate::worker::{Scratch, Worker};
+
+/// What will be done with a request.
+pub enum Plan {
+    /// It goes to a cluster; its head is in the block.
+    Forward(Forward),
+    /// It is answered here; the answer is in the block.
+    Answer(Answered),
+    /// It failed; the answer is still to be written.
+    Refuse(Refused),
+}
+
+/// A request on its way to a cluster.
+#[derive(Debug, Clone, Copy)]
+pub struct Forward {
+    /// The rule that matched.
+    pub rule: RuleId,
+    /// Series of its route.
+    pub route_series: u32,
+    /// The cluster that the rule's weights picked.
+    pub cluster: ClusterId,
+    /// Series of the cluster.
+    pub cluster_series: u32,
+    /// The body, of which nothing has been taken yet.
+    pub body: Body,
+    /// Whether it asks for a head only.
+    pub to_head: bool,
+    /// Whether sending it twice does no harm (RFC 9110 section 9.2.2).
+    pub idempotent: bool,
+    /// Whether the client speaks HTTP/1.0.
+    pub is_http10: bool,
+    /// Whether the client's connection may serve another request.
+    pub keep_alive: bool,
+    /// Whether it asks to switch protocols.
+    pub upgrade: bool,
+}
+
+/// A request that was answered here.
+#[derive(Debug, Clone, Copy)]
+pub struct Answered {
+    /// Series of its route.
+    pub route_series: u32,
+    /// The status.
+    pub status: u16,
+    /// Whether the client's connection may serve another request.
+    pub keep_alive: bool,
+}
+
+/// A request that failed before it went anywhere.
+#[derive(Debug)]
+pub struct Refused {
+    /// Series of its route, 0 when it matched none.
+    pub route_series: u32,
+    /// Why.
+    pub failure: Failure,
+    /// Whether it asks for a head only.
+    pub to_head: bool,
+    /// Whether the client's connection may serve another request.
+    pub persistence: Persistence,
+}
+
+/// What a request is planned with.
+pub struct Context<'a> {
+    /// The worker.
+    pub worker: &'a Worker,
+    /// The table.
+    pub running: &'a Running,
+    /// The listener that it came in by.
+    pub listener: ListenerId,
+    /// Who sent it.
+    pub peer: &'a Peer,
+    /// Bytes that have come behind the head.
+    pub behind: &'a [u8],
+}
+
+/// Decides what to do with the request of `head`, and writes what goes out to `out`.
+///
+/// # Errors
+/// When the head does not fit in `out`; nothing is decided then.
+pub fn plan(context: &Context<'_>, head: &[u8], out: &mut Block) -> Result<Plan, Overflow> {
+    let request = match request::parse(head) {
+        Ok(request) => request,
+        Err(fault) => {
+            return Ok(Plan::Refuse(Refused {
+                route_series: 0,
+                failure: Failure::with(fault.cause(), fault),
+                to_head: false,
+                persistence: Persistence::Close,
+            }));
+        }
+    };
+    let mut scratch = context.worker.scratch.borrow_mut();
+    let Scratch { path, rewritten } = &mut *scratch;
+    path.clear();
+    let path = if request.path == "*" {
+        request.path
+    } else {
+        match normalise_path(request.path.as_bytes(), path) {
+            Ok(Normalised::Unchanged) => request.path,
+            // What the normal form keeps of a path is ASCII.
+            Ok(Normalised::Rewritten) => std::str::from_utf8(path).unwrap_or_default(),
+            Err(fault) => {
+                let failure = Failure::with(Cause::RequestMalformed, fault);
+                return Ok(refuse(context, &request, 0, failure));
+            }
+        }
+    };
+    let key = RequestKey {
+        listener: context.listener,
+        host: request.host,
+        path,
+        query: request.query,
+        method: request.method,
+        fields: &request.fields,
+    };
+    let Some(rule_id) = context.running.table.route(&key) else {
+        return Ok(refuse(context, &request, 0, Cause::NoRoute.into()));
+    };
+    let rule = context.running.table.rule(rule_id);
+    let routed = Routed {
+        context,
+        request: &request,
+        path,
+        rule_id,
+        rule,
+        series: context.running.route_series[rule.route().index()],
+    };
+    match rule.action() {
+        Action::Forward { backends, rewrite } => {
+            routed.forward(backends, rewrite, rewritten, out)
+        }
+        Action::Redirect(redirect) => routed.redirect(redirect, rewritten, out),
+        Action::Respond(respond) => routed.respond(respond, out),
+    }
+}
+
+fn refuse(
+    context: &Context<'_>,
+    request: &RequestHead<'_>,
+    route_series: u32,
+    failure: Failure,
+) -> Plan {
+    let body_in_hand = in_hand(&request.body, context.behind);
+    Plan::Refuse(Refused {
+        route_series,
+        to_head: request.method == "HEAD",
+        persistence: persistence(context, request, body_in_hand),
+        failure,
+    })
+}
+
+/// How the connection goes on if nothing speaks against it but what is asked here.
+fn persistence(context: &Context<'_>, request: &RequestHead<'_>, complete: bool) -> Persistence {
+    match (request.keep_alive && complete && !context.worker.shared.draining(), request.is_http10) {
+        (false, _) => Persistence::Close,
+        (true, true) => Persistence::OpenHttp10,
+        (true, false) => Persistence::Open,
+    }
+}
+
+/// Whether the whole body has come.
+fn in_hand(body: &Body, behind: &[u8]) -> bool {
+    let mut body = *body;
+    body.take(behind).is_ok() && body.is_done()
+}
+
+/// A request and the rule that it matched.
+struct Routed<'a> {
+    context: &'a Context<'a>,
+    request: &'a RequestHead<'a>,
+    path: &'a str,
+    rule_id: RuleId,
+    rule: &'a Rule,
+    series: u32,
+}
+
+impl Routed<'_> {
+    fn listener(&self) -> &Listener {
+        self.context.running.table.listener(self.context.listener)
+    }
+
+    fn refuse(&self, cause: Cause) -> Plan {
+        refuse(self.context, self.request, self.series, cause.into())
+    }
+
+    fn forward(
+        &self,
+        backends: &Backends,
+        rewrite: &Rewrite,
+        rewritten: &mut Vec<u8>,
+        out: &mut Block,
+    ) -> Result<Plan, Overflow> {
+        let (context, request) = (self.context, self.request);
+        if let (Body::Length(length), Some(most)) = (&request.body, self.rule.max_request_body())
+            && *length > most
+        {
+            return Ok(self.refuse(Cause::RequestBodyTooLarge));
+        }
+        // The high half: the low one draws the endpoint.
+        let draw = (context.worker.random() >> 32) as u32;
+        let Some(cluster) = backends.pick(draw) else {
+            return Ok(self.refuse(Cause::NoBackend));
+        };
+        rewritten.clear();
+        let path = match rewrite.path() {
+            Some(rewrite) if self.path != "*" => {
+                rewrite.write(self.path, rewritten);
+                rewritten.as_slice()
+            }
+            _ => self.path.as_bytes(),
+        };
+        let line = Line {
+            path,
+            query: request.query,
+            host: rewrite.host().unwrap_or(request.host),
+        };
+        let id = u128::from(context.worker.random()) << 64 | u128::from(context.worker.random());
+        let hop = Hop {
+            peer: &context.peer.text,
+            trusted: trusted(self.listener(), context.peer.hop),
+            request_id: id,
+        };
+        compose::request(request, &line, &hop, self.rule.request_headers(), out)?;
+        Ok(Plan::Forward(Forward {
+            rule: self.rule_id,
+            route_series: self.series,
+            cluster,
+            cluster_series: context.running.cluster_series[cluster.index()],
+            body: request.body,
+            to_head: request.method == "HEAD",
+            idempotent: idempotent(request.method),
+            is_http10: request.is_http10,
+            keep_alive: request.keep_alive,
+            upgrade: request.upgrade.is_some() && request.body.is_done(),
+        }))
+    }
+
+    fn redirect(
+        &self,
+        redirect: &Redirect,
+        location: &mut Vec<u8>,
+        out: &mut Block,
+    ) -> Result<Plan, Overflow> {
+        location.clear();
+        let target = Target {
+            scheme: "http",
+            host: self.request.host,
+            port: self.listener().address.port(),
+            path: self.path,
+            query: self.request.query,
+        };
+        redirect.location(&target, location);
+        let answer = Answer {
+            status: redirect.status,
+            cause: None,
+            location: Some(location),
+            fields: &[],
+            edits: Some(self.rule.response_headers()),
+            content_type: "text/plain",
+            body: b"",
+        };
+        self.answer(&answer, out)
+    }
+
+    fn respond(&self, respond: &Respond, out: &mut Block) -> Result<Plan, Overflow> {
+        let answer = Answer {
+            status: respond.status,
+            cause: None,
+            location: None,
+            fields: &respond.headers,
+            edits: Some(self.rule.response_headers()),
+            content_type: respond.content_type.as_deref().unwrap_or("text/plain"),
+            body: &respond.body,
+        };
+        self.answer(&answer, out)
+    }
+
+    fn answer(&self, answer: &Answer<'_>, out: &mut Block) -> Result<Plan, Overflow> {
+        let complete = in_hand(&self.request.body, self.context.behind);
+        let persistence = persistence(self.context, self.request, complete);
+        let date = self.context.worker.date.now();
+        answer::write(answer, self.request.method == "HEAD", persistence, &date, out)?;
+        Ok(Plan::Answer(Answered {
+            route_series: self.series,
+            status: answer.status,
+            keep_alive: persistence != Persistence::Close,
+        }))
+    }
+}
+
+fn trusted(listener: &Listener, hop: IpAddr) -> bool {
+    listener.trusted_proxies.iter().any(|network| network.contains(&hop))
+}
+
+fn idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+}

@@ -1,0 +1,369 @@
+//! Parses a complete request head and decides what it means (RFC 9112 sections 3, 5 and 6).
+//!
+//! # Invariants
+//! - A head that two parsers could understand differently is refused, not repaired: both
+//!   `Content-Length` and `Transfer-Encoding`, two lengths, folded lines, blanks before a colon,
+//!   a second `Host`, control characters.
+//! - The body's extent is known before anything is forwarded.
+//!
+//! # Not here
+//! Finding the end of the head (`scan`), routing (`plan`), writing (`compose`).
+
+use std::mem::MaybeUninit;
+
+use arrayvec::ArrayVec;
+use ringway_router::Field;
+use thiserror::Error;
+
+use super::body::Body;
+use super::fields::{self, Known};
+use crate::limits::HEAD_FIELDS_MAX;
+use crate::outcome::Cause;
+
+/// The fields of one head.
+pub type Fields<'b> = ArrayVec<Field<'b>, HEAD_FIELDS_MAX>;
+
+/// A set of fields of one head, by index.
+pub type FieldSet = u128;
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum RequestFault {
+    /// Not a request line and fields.
+    #[error("{0}")]
+    Syntax(httparse::Error),
+    /// More fields than fit.
+    #[error("more than {HEAD_FIELDS_MAX} header fields")]
+    TooManyFields,
+    /// A version other than 1.0 and 1.1.
+    #[error("the version is not HTTP/1.0 or HTTP/1.1")]
+    Version,
+    /// A target with characters that a URI cannot have, or in a form that does not fit the method.
+    #[error("the request target is not valid")]
+    Target,
+    /// HTTP/1.1 without `Host`.
+    #[error("the Host field is missing")]
+    HostMissing,
+    /// More than one `Host`.
+    #[error("more than one Host field")]
+    HostRepeated,
+    /// A `Host` that is no host.
+    #[error("the Host field is not a valid host")]
+    HostInvalid,
+    /// `Content-Length` that is no number, or more than one of them.
+    #[error("the Content-Length is not one decimal number")]
+    ContentLength,
+    /// Both framings at once.
+    #[error("both Content-Length and Transfer-Encoding are present")]
+    TwoFramings,
+    /// `Transfer-Encoding` in HTTP/1.0, repeated, or with chunked elsewhere than at the end.
+    #[error("the Transfer-Encoding is not valid here")]
+    TransferEncoding,
+    /// A coding that is not chunked.
+    #[error("a transfer coding other than chunked")]
+    Coding,
+    /// An expectation that is not 100-continue.
+    #[error("an expectation other than 100-continue")]
+    Expectation,
+    /// CONNECT.
+    #[error("CONNECT is not allowed here")]
+    Connect,
+}
+
+impl RequestFault {
+    /// The cause that the answer and the metrics name.
+    #[must_use]
+    pub fn cause(self) -> Cause {
+        match self {
+            Self::TooManyFields => Cause::RequestHeadTooLarge,
+            Self::Version => Cause::RequestVersion,
+            Self::Coding => Cause::RequestCoding,
+            Self::Expectation => Cause::RequestExpectation,
+            Self::Connect => Cause::ConnectMethod,
+            Self::Syntax(_)
+            | Self::Target
+            | Self::HostMissing
+            | Self::HostRepeated
+            | Self::HostInvalid
+            | Self::ContentLength
+            | Self::TwoFramings
+            | Self::TransferEncoding => Cause::RequestMalformed,
+        }
+    }
+}
+
+/// A request head, as slices of the bytes it was parsed from.
+#[derive(Debug)]
+pub struct RequestHead<'b> {
+    /// The method, any token.
+    pub method: &'b str,
+    /// The path of the target, as it came; `*` for OPTIONS of the whole server.
+    pub path: &'b str,
+    /// The query, without its question mark.
+    pub query: Option<&'b str>,
+    /// The host with its port, as it came, from an absolute target or else from `Host`. Empty in
+    /// HTTP/1.0 without one.
+    pub host: &'b str,
+    /// Whether it is HTTP/1.0.
+    pub is_http10: bool,
+    /// All fields, in their order.
+    pub fields: Fields<'b>,
+    /// Fields that end here: hop-by-hop ones, those that `Connection` names, and those that the
+    /// proxy writes itself.
+    pub dropped: FieldSet,
+    /// The forwarding fields (`X-Forwarded-*`, `X-Request-Id`, `Forwarded`) among them: passed on
+    /// only from a trusted peer.
+    pub forwarding: FieldSet,
+    /// The body.
+    pub body: Body,
+    /// Whether the connection may serve another request after this one.
+    pub keep_alive: bool,
+    /// Whether the client waits for 100 before it sends the body.
+    pub expects_continue: bool,
+    /// The protocols that the client would switch to; never h2c.
+    pub upgrade: Option<&'b [u8]>,
+    /// Whether the client takes trailers.
+    pub wants_trailers: bool,
+}
+
+/// Facts gathered in the pass over the fields.
+#[derive(Default)]
+struct Gathered<'b> {
+    host: Option<&'b [u8]>,
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    upgrade_named: bool,
+    upgrade: Option<&'b [u8]>,
+    expects_continue: bool,
+    wants_trailers: bool,
+    named: bool,
+}
+
+/// Parses a head that the scanner found complete: `head` ends with its empty line.
+///
+/// # Errors
+/// What is wrong with it. The connection is of no use afterwards.
+pub fn parse(head: &[u8]) -> Result<RequestHead<'_>, RequestFault> {
+    let mut slots = [const { MaybeUninit::uninit() }; HEAD_FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(head, &mut slots) {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => {}
+        Ok(_) => return Err(RequestFault::Syntax(httparse::Error::NewLine)),
+        Err(httparse::Error::TooManyHeaders) => return Err(RequestFault::TooManyFields),
+        Err(httparse::Error::Version) => return Err(version_fault(head)),
+        Err(error) => return Err(RequestFault::Syntax(error)),
+    }
+    // A complete parse has all three; the fallbacks are refused below.
+    let method = request.method.unwrap_or_default();
+    let is_http10 = request.version == Some(0);
+    let target = Target::parse(method, request.path.unwrap_or_default())?;
+
+    let fields: Fields<'_> =
+        request.headers.iter().map(|field| Field { name: field.name, value: field.value }).collect();
+    let mut dropped = 0;
+    let mut forwarding = 0;
+    let mut gathered = Gathered::default();
+    for (index, field) in fields.iter().enumerate() {
+        gather(&mut gathered, field, is_http10)?;
+        match fields::known(field.name) {
+            Known::Other | Known::Date | Known::Trailer | Known::MaxForwards | Known::Expect => {}
+            Known::XForwardedFor
+            | Known::XForwardedHost
+            | Known::XForwardedProto
+            | Known::XRequestId
+            | Known::Forwarded => forwarding |= 1 << index,
+            _ => dropped |= 1 << index,
+        }
+    }
+    if gathered.named {
+        dropped |= named_by_connection(&fields);
+    }
+    Ok(RequestHead {
+        method,
+        path: target.path,
+        query: target.query,
+        host: host(target.authority, gathered.host, is_http10)?,
+        is_http10,
+        dropped,
+        forwarding,
+        body: match (gathered.chunked, gathered.length) {
+            (true, Some(_)) => return Err(RequestFault::TwoFramings),
+            (true, None) => Body::chunked(),
+            (false, length) => Body::of_length(length.unwrap_or(0)),
+        },
+        keep_alive: !gathered.close && (!is_http10 || gathered.keep_alive),
+        expects_continue: gathered.expects_continue && !is_http10,
+        upgrade: gathered.upgrade.filter(|_| gathered.upgrade_named && !is_http10),
+        wants_trailers: gathered.wants_trailers,
+        fields,
+    })
+}
+
+/// Tells a version that is merely not ours from a line that is no request line.
+fn version_fault(head: &[u8]) -> RequestFault {
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+    match version {
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            RequestFault::Version
+        }
+        _ => RequestFault::Syntax(httparse::Error::Version),
+    }
+}
+
+fn gather<'b>(
+    gathered: &mut Gathered<'b>,
+    field: &Field<'b>,
+    is_http10: bool,
+) -> Result<(), RequestFault> {
+    match fields::known(field.name) {
+        Known::Host => {
+            if gathered.host.replace(field.value).is_some() {
+                return Err(RequestFault::HostRepeated);
+            }
+        }
+        Known::ContentLength => {
+            let length =
+                fields::content_length(field.value).ok_or(RequestFault::ContentLength)?;
+            // Repeating the same length is legal and does nothing but confuse (RFC 9110 8.6).
+            if gathered.length.replace(length).is_some() {
+                return Err(RequestFault::ContentLength);
+            }
+        }
+        Known::TransferEncoding => {
+            if is_http10 || gathered.chunked {
+                return Err(RequestFault::TransferEncoding);
+            }
+            if !field.value.eq_ignore_ascii_case(b"chunked") {
+                return Err(coding_fault(field.value));
+            }
+            gathered.chunked = true;
+        }
+        Known::Connection => {
+            for option in fields::list(field.value) {
+                match option {
+                    _ if option.eq_ignore_ascii_case(b"close") => gathered.close = true,
+                    _ if option.eq_ignore_ascii_case(b"keep-alive") => gathered.keep_alive = true,
+                    _ if option.eq_ignore_ascii_case(b"upgrade") => gathered.upgrade_named = true,
+                    _ => gathered.named = true,
+                }
+            }
+        }
+        Known::Upgrade => {
+            let h2c = |protocol: &[u8]| protocol.eq_ignore_ascii_case(b"h2c");
+            // An upgrade to h2c would carry requests past every rule of this proxy.
+            if !fields::list(field.value).any(h2c) {
+                gathered.upgrade = Some(field.value);
+            }
+        }
+        Known::Expect => {
+            if !field.value.eq_ignore_ascii_case(b"100-continue") {
+                return Err(RequestFault::Expectation);
+            }
+            gathered.expects_continue = true;
+        }
+        Known::Te => {
+            let trailers = |coding: &[u8]| coding.eq_ignore_ascii_case(b"trailers");
+            gathered.wants_trailers |= fields::list(field.value).any(trailers);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Anything but the one word `chunked`: a list that misuses it is malformed, a coding that we do
+/// not speak is not implemented (RFC 9112 section 6.1).
+fn coding_fault(value: &[u8]) -> RequestFault {
+    let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let mut last_is_chunked = false;
+    let mut chunked = 0;
+    for coding in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+        if coding.is_empty() || !coding.iter().all(token) {
+            return RequestFault::TransferEncoding;
+        }
+        last_is_chunked = coding.eq_ignore_ascii_case(b"chunked");
+        chunked += usize::from(last_is_chunked);
+    }
+    if last_is_chunked && chunked == 1 { RequestFault::Coding } else { RequestFault::TransferEncoding }
+}
+
+/// Fields that a `Connection` field names: they are for this hop alone.
+#[must_use]
+pub fn named_by_connection(fields: &[Field<'_>]) -> FieldSet {
+    let mut named = 0;
+    let connection = |field: &&Field<'_>| fields::known(field.name) == Known::Connection;
+    for option in fields.iter().filter(connection).flat_map(|field| fields::list(field.value)) {
+        for (index, field) in fields.iter().enumerate() {
+            if field.name.as_bytes().eq_ignore_ascii_case(option) {
+                named |= 1 << index;
+            }
+        }
+    }
+    named
+}
+
+fn host<'b>(
+    authority: Option<&'b str>,
+    field: Option<&'b [u8]>,
+    is_http10: bool,
+) -> Result<&'b str, RequestFault> {
+    let field = match field {
+        Some(value) if fields::valid_host(value) => {
+            Some(std::str::from_utf8(value).map_err(|_| RequestFault::HostInvalid)?)
+        }
+        Some(_) => return Err(RequestFault::HostInvalid),
+        None if is_http10 => None,
+        None => return Err(RequestFault::HostMissing),
+    };
+    // An absolute target overrides the field (RFC 9112 section 3.2.2).
+    Ok(authority.or(field).unwrap_or_default())
+}
+
+struct Target<'b> {
+    path: &'b str,
+    query: Option<&'b str>,
+    authority: Option<&'b str>,
+}
+
+impl<'b> Target<'b> {
+    fn parse(method: &str, target: &'b str) -> Result<Self, RequestFault> {
+        if method == "CONNECT" {
+            return Err(RequestFault::Connect);
+        }
+        if !target.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'#') {
+            return Err(RequestFault::Target);
+        }
+        if target == "*" {
+            return match method {
+                "OPTIONS" => Ok(Self { path: "*", query: None, authority: None }),
+                _ => Err(RequestFault::Target),
+            };
+        }
+        let (authority, rest) = match target.as_bytes() {
+            [b'/', ..] => (None, target),
+            _ => Self::absolute(target)?,
+        };
+        let (path, query) = match rest.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (rest, None),
+        };
+        Ok(Self { path: if path.is_empty() { "/" } else { path }, query, authority })
+    }
+
+    fn absolute(target: &'b str) -> Result<(Option<&'b str>, &'b str), RequestFault> {
+        let (scheme, rest) = target.split_once("://").ok_or(RequestFault::Target)?;
+        if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+            return Err(RequestFault::Target);
+        }
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, rest) = rest.split_at(end);
+        if !fields::valid_host(authority.as_bytes()) {
+            return Err(RequestFault::Target);
+        }
+        Ok((Some(authority), rest))
+    }
+}

@@ -1,0 +1,89 @@
+//! Every maximum of the data plane, and how they relate.
+//!
+//! A limit rejects, and is named in the answer or the log line that it causes. What is a choice
+//! of the operator is in the configuration; what is here bounds memory and work in any case.
+
+use std::time::Duration;
+
+/// Size of the block that a connection reads into: a usual head and a small body in one piece.
+pub const SMALL_BLOCK_BYTES: usize = 16 * 1024;
+/// Size of the block for long heads and for bodies that are copied.
+pub const LARGE_BLOCK_BYTES: usize = 128 * 1024;
+/// Small blocks that a worker keeps when no connection needs them (2 MiB).
+pub const SMALL_BLOCKS_POOLED: usize = 128;
+/// Large blocks that a worker keeps (1 MiB).
+pub const LARGE_BLOCKS_POOLED: usize = 8;
+
+/// Longest request line, `414` beyond (RFC 9112 section 3 asks for at least 8000).
+pub const REQUEST_LINE_BYTES_MAX: usize = 16 * 1024;
+/// Longest head, request or response; `431` or `502` beyond.
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Most fields of one head or trailer section.
+pub const HEAD_FIELDS_MAX: usize = 128;
+/// What the proxy itself may add to a head: forwarding fields, edits of the route.
+pub const HEAD_GROWTH_BYTES_MAX: usize = 48 * 1024;
+/// Longest line that opens a chunk: size and extensions.
+pub const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of chunk extensions in one body, together.
+pub const CHUNK_EXTENSIONS_BYTES_MAX: u64 = 16 * 1024;
+/// Longest trailer section.
+pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// Interim (1xx) answers before the final one.
+pub const INTERIM_RESPONSES_MAX: u32 = 16;
+/// Empty lines forgiven before a request line (RFC 9112 section 2.2 asks for at least one).
+pub const LEADING_EMPTY_LINES_MAX: usize = 4;
+
+/// Bodies with at least this much left move by `splice(2)`, smaller ones through a block.
+pub const SPLICE_BYTES_MIN: u64 = 64 * 1024;
+/// Size asked for each pipe.
+pub const PIPE_BYTES: usize = 256 * 1024;
+/// Empty pipes that a worker keeps.
+pub const PIPES_POOLED: usize = 64;
+/// Bytes moved through one pipe before the other tasks of the worker have their turn.
+pub const SPLICE_TURN_BYTES: usize = 4 * PIPE_BYTES;
+
+/// After an early or error answer: how long input is still taken and thrown away.
+pub const LINGER_TIME: Duration = Duration::from_secs(2);
+/// And how much of it. Closing with input unread sends RST, which can overtake the answer.
+pub const LINGER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// A connection silent for this long gives its block back and waits for readiness.
+pub const QUIET_TIME: Duration = Duration::from_secs(1);
+/// How long an exchange waits for its upstream before it starts to watch the client for a reset.
+pub const ABORT_WATCH_DELAY: Duration = Duration::from_secs(1);
+/// Grain of all deadlines.
+pub const DEADLINE_GRAIN: Duration = Duration::from_millis(5);
+
+/// Connections taken per turn of an accept loop.
+pub const ACCEPTS_PER_TURN: usize = 16;
+/// Length of a listener's queue in the kernel.
+pub const LISTEN_BACKLOG: i32 = 4096;
+/// Rest after the process ran out of descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Messages that may wait for a worker.
+pub const MAILBOX_MESSAGES_MAX: usize = 1024;
+
+/// Idle upstream connections of one worker, over all endpoints.
+pub const POOLED_UPSTREAMS_MAX: usize = 10_000;
+/// A pooled connection younger than this is used without looking whether it was closed.
+pub const POOL_PEEK_AFTER: Duration = Duration::from_micros(500);
+
+/// First probe of TCP keepalive after silence, and the interval of the next ones.
+pub const KEEPALIVE_TIME: Duration = Duration::from_secs(10);
+/// Sent data unacknowledged for this long ends the connection.
+pub const USER_TIMEOUT_MS: u32 = 30_000;
+
+/// Entries of a ring: a sidecar is small.
+pub const RING_ENTRIES: u32 = 512;
+/// Completion entries, so that a burst never overflows.
+pub const RING_COMPLETIONS: u32 = 4 * RING_ENTRIES;
+
+/// Routes, clusters and listeners with series of their own; what is beyond shares one.
+pub const SERIES_MAX: usize = 1 << 17;
+
+const _: () = assert!(HEAD_BYTES_MAX + HEAD_GROWTH_BYTES_MAX <= LARGE_BLOCK_BYTES);
+const _: () = assert!(REQUEST_LINE_BYTES_MAX <= HEAD_BYTES_MAX);
+const _: () = assert!(TRAILER_BYTES_MAX + CHUNK_LINE_BYTES_MAX <= SMALL_BLOCK_BYTES);
+const _: () = assert!(SPLICE_BYTES_MIN as usize >= SMALL_BLOCK_BYTES);
+const _: () = assert!(SPLICE_TURN_BYTES.is_multiple_of(PIPE_BYTES));
+const _: () = assert!(HEAD_FIELDS_MAX <= 128, "a head's dropped fields are a u128");

@@ -1,0 +1,46 @@
+//! Logs: for people on a terminal, JSON lines elsewhere, never in the way of a worker.
+//!
+//! # Invariants
+//! - Writing happens on a thread of its own. When it cannot keep up lines are dropped and counted,
+//!   and nobody waits.
+
+use std::io::IsTerminal;
+
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+
+/// Lines that may wait to be written.
+const LINES_WAITING_MAX: usize = 8192;
+
+/// Keeps the log thread alive; dropped, it writes what is left.
+pub struct Logging {
+    /// Counts lines that were dropped.
+    pub dropped: ErrorCounter,
+    _guard: WorkerGuard,
+}
+
+/// Starts logging to standard error.
+#[must_use]
+pub fn start(level: LevelFilter) -> Logging {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES_WAITING_MAX)
+        .lossy(true)
+        .thread_name("ringway-log")
+        .finish(std::io::stderr());
+    let dropped = writer.error_counter();
+    let terminal = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(writer)
+        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none())
+        .with_target(false);
+    let set = if terminal {
+        tracing::subscriber::set_global_default(builder.compact().finish())
+    } else {
+        tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish())
+    };
+    if set.is_err() {
+        eprintln!("ringway: logging was started twice");
+    }
+    Logging { dropped, _guard: guard }
+}

@@ -1,0 +1,154 @@
+//! Starting the proxy, in the one order that leaves nothing half done.
+//!
+//! ```text
+//! backend ─▶ read, compile, resolve ─▶ bind admin and listeners ─▶ workers ─▶ accept ─▶ control
+//! ```
+//!
+//! # Invariants
+//! - Nothing is accepted before everything that can fail has succeeded.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::admin;
+use crate::control;
+use crate::control::reload::{Rejection, Reloader};
+use crate::io::backend::{self, Backend};
+use crate::shared::{Seat, Shared};
+use crate::worker;
+use crate::worker::mailbox::Mailbox;
+
+/// Where the admin interface is when the file does not say.
+const ADMIN_DEFAULT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4191);
+
+/// What the command line asks for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The file.
+    pub config: PathBuf,
+    /// The backend.
+    pub backend: backend::Request,
+    /// Number of workers; by itself if not given.
+    pub workers: Option<usize>,
+    /// Whether each worker stays on one processor.
+    pub pin: bool,
+}
+
+/// Why the proxy cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The file.
+    #[error("{0}")]
+    Config(#[from] Rejection),
+    /// The backend that was asked for.
+    #[error("io_uring was asked for and is refused: {0} (is it blocked by a seccomp profile?)")]
+    Backend(io::Error),
+    /// The admin address.
+    #[error("the admin interface cannot listen on {address}: {error}")]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// Threads, descriptors, memory.
+    #[error("the system refuses: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs the proxy until it is told to end.
+///
+/// # Errors
+/// When it cannot start.
+pub fn run(options: Options) -> Result<(), StartError> {
+    raise_descriptor_limit();
+    let (backend, refusal) = backend::choose(options.backend).map_err(StartError::Backend)?;
+    if let Some(error) = refusal {
+        tracing::warn!(%error, "io_uring is refused, using epoll");
+    }
+    let placement = worker::placement::decide(options.workers, options.pin);
+    let mut reloader = Reloader::new(options.config, placement.workers());
+    let (running, deliveries) = resolve_first(&mut reloader)?;
+    let (admin_listener, admin_address) = bind_admin(running.table.admin())?;
+    let shared = Arc::new(Shared::new(backend, seats(placement.workers())?, running));
+    for delivery in deliveries {
+        // A fresh mailbox has room for far more listeners than a file may have.
+        let _ = shared.seats[delivery.worker].mailbox.post(delivery.message);
+    }
+    admin::start(admin_listener, &shared, &reloader)?;
+    announce(&shared, &reloader, admin_address);
+    placement.start(&shared)?;
+    calibrate_clock()?;
+    control::run(reloader, &shared)?;
+    Ok(())
+}
+
+fn resolve_first(
+    reloader: &mut Reloader,
+) -> Result<(crate::shared::Running, Vec<control::reload::Delivery>), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(reloader.first())?)
+}
+
+fn seats(workers: usize) -> io::Result<Vec<Seat>> {
+    let seat = |_| {
+        Ok(Seat { mailbox: Mailbox::new()?, shard: Arc::default(), load: Default::default() })
+    };
+    (0..workers).map(seat).collect()
+}
+
+fn bind_admin(wanted: Option<SocketAddr>) -> Result<(TcpListener, SocketAddr), StartError> {
+    let address = wanted.unwrap_or(ADMIN_DEFAULT);
+    let refused = |error| StartError::Admin { address, error };
+    let listener = TcpListener::bind(address).map_err(refused)?;
+    listener.set_nonblocking(true).map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
+}
+
+/// The one line that says what has started.
+fn announce(shared: &Shared, reloader: &Reloader, admin: SocketAddr) {
+    let running = shared.current();
+    let listeners: Vec<String> = reloader
+        .listening(&running.table)
+        .into_iter()
+        .map(|(name, address)| format!("{name}={address}"))
+        .collect();
+    tracing::info!(
+        version = crate::cli::VERSION,
+        backend = %shared.backend,
+        workers = shared.seats.len(),
+        listeners = listeners.join(" "),
+        admin = %admin,
+        routes = running.table.route_count(),
+        table = %running.table.hash().short(),
+        "ringway is up"
+    );
+    if shared.backend == Backend::Epoll {
+        tracing::debug!("epoll: one system call per read and write");
+    }
+}
+
+/// As many descriptors as the system allows us: a proxy needs two for each connection.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "cannot raise the limit of descriptors");
+        }
+    }
+}
+
+/// Measuring the processor's clock takes a while; until then the kernel's is read.
+fn calibrate_clock() -> io::Result<()> {
+    let builder = std::thread::Builder::new().name("ringway-clock".into());
+    builder.spawn(ringway_stats::clock::calibrate)?;
+    Ok(())
+}

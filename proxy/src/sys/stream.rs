@@ -1,0 +1,79 @@
+//! A TCP socket that two futures of one task may use at once, one reading and one writing.
+//!
+//! monoio's methods take `&mut TcpStream` although each only copies the descriptor into its
+//! operation. Its own split halves work around that with a shared cell, and send FIN when one of
+//! them is dropped, which a proxy must decide for itself. This type is the same workaround
+//! without that.
+//!
+//! # Not here
+//! Deadlines and buffers: `io::socket`.
+
+use std::cell::UnsafeCell;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use monoio::BufResult;
+use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelHandle, CancelableAsyncReadRent};
+use monoio::net::TcpStream;
+
+use super::block::Block;
+
+/// A non-blocking descriptor registered with the worker's driver.
+pub struct Stream(UnsafeCell<TcpStream>);
+
+impl Stream {
+    /// Takes over `fd`, which must be non-blocking. Any pollable descriptor will do for
+    /// [`Self::readable`] and [`Self::writable`]: listeners and event counters are wrapped too.
+    ///
+    /// # Errors
+    /// When the epoll driver cannot register it.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        TcpStream::from_std(std::net::TcpStream::from(fd)).map(|tcp| Self(UnsafeCell::new(tcp)))
+    }
+
+    #[allow(clippy::mut_from_ref)]
+    fn tcp(&self) -> &mut TcpStream {
+        // SAFETY: the type is neither `Send` nor `Sync`, so only one thread gets here. The methods
+        // called on the result clone the descriptor into an operation before they first suspend
+        // and touch the stream no more; no reference made here is alive across another call.
+        unsafe { &mut *self.0.get() }
+    }
+
+    /// The descriptor, for plain system calls.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the stream owns the descriptor and the borrow cannot outlive it.
+        unsafe { BorrowedFd::borrow_raw(self.tcp().as_raw_fd()) }
+    }
+
+    /// Receives into the spare room of `block`. `Ok(0)` is the end of input, so the caller makes
+    /// sure that there is room. Never dropped before it is done, unless the connection is given up.
+    pub async fn recv(&self, block: Block) -> BufResult<usize, Block> {
+        self.tcp().read(block).await
+    }
+
+    /// [`Self::recv`] that `handle` can end early with `ECANCELED`; no byte is lost by that.
+    pub async fn recv_cancelable(
+        &self,
+        block: Block,
+        handle: CancelHandle,
+    ) -> BufResult<usize, Block> {
+        self.tcp().cancelable_read(block, handle).await
+    }
+
+    /// Sends data of `block`, perhaps not all of it.
+    pub async fn send(&self, block: Block) -> BufResult<usize, Block> {
+        self.tcp().write(block).await
+    }
+
+    /// Waits until a read would not block. Safe to drop. Always the exact form: the relaxed one
+    /// answers from stale state on epoll and makes its caller spin.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.tcp().readable(false).await
+    }
+
+    /// Waits until a write would not block. Safe to drop.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.tcp().writable(false).await
+    }
+}

@@ -1,0 +1,218 @@
+//! Connections to endpoints: picked, taken from the pool or opened, given back.
+//!
+//! # Invariants
+//! - An endpoint's count of exchanges in flight goes up when it is picked and down when its
+//!   [`Upstream`] is dropped, however that happens.
+//! - A request is never put on a connection that still owes another response.
+//!
+//! # Not here
+//! Retries after bytes were sent: `http1::exchange`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use ringway_router::{Cluster, ClusterId, EndpointSlot, InFlight};
+use ringway_stats::clock::now_ns;
+
+use crate::connection::Peer;
+use crate::io::deadlines::after;
+use crate::io::socket::Socket;
+use crate::outcome::{Cause, Failure};
+use crate::proxy_protocol;
+use crate::sys::block::Block;
+use crate::worker::{Snapshot, Worker};
+
+/// Endpoints tried before a request fails for want of a connection.
+const CONNECT_ATTEMPTS_MAX: u32 = 3;
+
+/// An endpoint that was picked, and counts the exchange.
+struct Picked {
+    snapshot: Rc<Snapshot>,
+    cluster: ClusterId,
+    address: SocketAddr,
+    slot: EndpointSlot,
+    _in_flight: InFlight,
+}
+
+impl Picked {
+    fn cluster(&self) -> &Cluster {
+        self.snapshot.running.table.cluster(self.cluster)
+    }
+}
+
+/// A connection to an endpoint, in use by one exchange or tunnel.
+pub struct Upstream {
+    worker: Rc<Worker>,
+    picked: Picked,
+    /// `None` only once it has been given back.
+    socket: Option<Socket>,
+    reused: bool,
+}
+
+impl Upstream {
+    /// The connection.
+    #[must_use]
+    pub fn socket(&self) -> &Socket {
+        self.socket.as_ref().expect("the socket leaves with the upstream")
+    }
+
+    /// Whether it has served another exchange before.
+    #[must_use]
+    pub fn reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Where it leads.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.picked.address
+    }
+
+    /// Puts the connection into the pool. It must have read its whole response.
+    pub fn give_back(mut self) {
+        let Picked { address, slot, .. } = self.picked;
+        let cluster = self.picked.cluster();
+        // A connection that began with somebody's PROXY header speaks for nobody else.
+        let Some(socket) = self.socket.take().filter(|_| cluster.send_proxy_protocol.is_none())
+        else {
+            return;
+        };
+        socket.receiving().clear();
+        let most = usize::try_from(cluster.pool_idle_max).unwrap_or(usize::MAX);
+        self.worker.pool.give(slot, address, socket, cluster.pool_idle_timeout, most);
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if self.socket.is_some() {
+            self.worker.shard.upstream_closed.increment();
+        }
+    }
+}
+
+/// Which connection will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Any open one, or a new one.
+    Any,
+    /// As `Any`, but looked at before it is used: the request could not be sent again.
+    Careful,
+    /// A new one.
+    Fresh,
+}
+
+/// Picks an endpoint of `cluster` and gets a connection to it. When connecting fails another
+/// endpoint is tried: nothing has been sent yet.
+///
+/// # Errors
+/// [`Cause::NoEndpoint`], or the last attempt's failure.
+pub async fn acquire(
+    worker: &Rc<Worker>,
+    snapshot: &Rc<Snapshot>,
+    cluster: ClusterId,
+    peer: &Peer,
+    want: Want,
+    avoid: Option<EndpointSlot>,
+) -> Result<Upstream, Failure> {
+    let mut avoid = avoid;
+    let mut attempt = 1;
+    loop {
+        let picked = pick(worker, snapshot, cluster, avoid)?;
+        if want != Want::Fresh
+            && let Some(socket) = worker.pool.take(picked.slot, picked.address, want == Want::Careful)
+        {
+            worker.shard.upstream_reused.increment();
+            return Ok(Upstream {
+                worker: Rc::clone(worker),
+                picked,
+                socket: Some(socket),
+                reused: true,
+            });
+        }
+        match connect(worker, picked, peer).await {
+            Ok(upstream) => return Ok(upstream),
+            Err((failure, slot)) => {
+                worker.shard.connect_failures.increment();
+                if attempt == CONNECT_ATTEMPTS_MAX
+                    || snapshot.running.endpoints.cluster(cluster).len() < 2
+                {
+                    return Err(failure);
+                }
+                attempt += 1;
+                avoid = Some(slot);
+            }
+        }
+    }
+}
+
+/// [`acquire`] for a tunnel: always a new connection.
+///
+/// # Errors
+/// As [`acquire`].
+pub async fn open(
+    worker: &Rc<Worker>,
+    snapshot: &Rc<Snapshot>,
+    cluster: ClusterId,
+    peer: &Peer,
+) -> Result<Upstream, Failure> {
+    acquire(worker, snapshot, cluster, peer, Want::Fresh, None).await
+}
+
+fn pick(
+    worker: &Worker,
+    snapshot: &Rc<Snapshot>,
+    cluster: ClusterId,
+    avoid: Option<EndpointSlot>,
+) -> Result<Picked, Failure> {
+    let running = &snapshot.running;
+    let config = running.table.cluster(cluster);
+    let cursor = &snapshot.cursors[cluster.index()];
+    let mut turn = cursor.get();
+    let draw = worker.random();
+    let endpoint = running.endpoints.pick(cluster, config.balance, &mut turn, draw, avoid);
+    cursor.set(turn);
+    let endpoint = endpoint.ok_or_else(|| {
+        Failure::with(Cause::NoEndpoint, format_args!("cluster `{}`", config.name))
+    })?;
+    Ok(Picked {
+        snapshot: Rc::clone(snapshot),
+        cluster,
+        address: endpoint.address,
+        slot: endpoint.slot,
+        _in_flight: endpoint.begin(),
+    })
+}
+
+async fn connect(
+    worker: &Rc<Worker>,
+    picked: Picked,
+    peer: &Peer,
+) -> Result<Upstream, (Failure, EndpointSlot)> {
+    let Picked { address, slot, .. } = picked;
+    let cluster = picked.cluster();
+    let timeout = cluster.connect_timeout;
+    let version = cluster.send_proxy_protocol;
+    let failed = |error: io::Error| {
+        let cause = match error.kind() {
+            io::ErrorKind::TimedOut => Cause::ConnectTimeout,
+            _ => Cause::ConnectFailed,
+        };
+        (Failure::with(cause, format_args!("{address}: {error}")), slot)
+    };
+    let socket = Socket::connect(address, timeout, &worker.deadlines).await.map_err(failed)?;
+    worker.shard.upstream_opened.increment();
+    if let Some(version) = version {
+        let mut header = Block::small();
+        let local = peer.destination.unwrap_or(address);
+        let fits = header.push(&proxy_protocol::write(version, peer.address, local));
+        debug_assert!(fits, "a PROXY header fits in a block");
+        let due_ns = after(now_ns(), timeout);
+        if let (Err(error), _) = socket.send_until(header, due_ns).await {
+            worker.shard.upstream_closed.increment();
+            return Err(failed(error));
+        }
+    }
+    Ok(Upstream { worker: Rc::clone(worker), picked, socket: Some(socket), reused: false })
+}

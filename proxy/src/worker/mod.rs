@@ -1,0 +1,300 @@
+//! A worker: one thread, one ring, its own listeners, upstream connections and counters.
+//!
+//! # Invariants
+//! - Nothing here blocks: files, names and logs are other threads' work.
+//! - A panic ends the connection it happened on, not the worker.
+//!
+//! # Not here
+//! Protocols: `http1`, `tunnel`.
+
+pub mod accept;
+pub mod date;
+pub mod mailbox;
+pub mod placement;
+pub mod pool;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+
+use ringway_router::ListenerId;
+
+use self::accept::{Listening, accept_loop};
+use self::date::DateCache;
+use self::mailbox::Message;
+use self::pool::Pool;
+use crate::io::backend;
+use crate::io::deadlines::Deadlines;
+use crate::io::notify::Notify;
+use crate::recorder::Shard;
+use crate::shared::{Accepted, Instance, Running, Shared};
+use crate::sys::stream::Stream;
+
+/// The context of one worker, shared by its tasks.
+pub struct Worker {
+    /// Its number.
+    pub id: usize,
+    /// The process.
+    pub shared: Arc<Shared>,
+    /// Its counters.
+    pub shard: Arc<Shard>,
+    /// Its sockets' deadlines.
+    pub deadlines: Rc<Deadlines>,
+    /// Its idle connections to endpoints.
+    pub pool: Rc<Pool>,
+    /// The current second, in the form of HTTP.
+    pub date: DateCache,
+    /// Room for paths while a request is planned.
+    pub scratch: RefCell<Scratch>,
+    random: RefCell<fastrand::Rng>,
+    running: RefCell<Rc<Snapshot>>,
+    instances: RefCell<HashMap<Instance, InstanceState>>,
+    close_idle: Cell<bool>,
+}
+
+/// Buffers that planning writes to and keeps.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// The path, normalised.
+    pub path: Vec<u8>,
+    /// The path, rewritten.
+    pub rewritten: Vec<u8>,
+}
+
+/// The table as one worker holds it: counted without atomics.
+pub struct Snapshot {
+    /// The table that all workers share.
+    pub running: Arc<Running>,
+    /// Where round robin stands, by cluster.
+    pub cursors: Box<[Cell<u32>]>,
+}
+
+struct InstanceState {
+    series: u32,
+    open: u32,
+    /// The last table that had this listener, once it was dropped: its connections live on.
+    last: Option<Rc<Snapshot>>,
+    closing: Option<Rc<Notify>>,
+}
+
+impl Snapshot {
+    fn new(running: Arc<Running>) -> Rc<Self> {
+        let cursors = running.table.clusters().iter().map(|_| Cell::new(0)).collect();
+        Rc::new(Self { running, cursors })
+    }
+}
+
+impl Worker {
+    fn new(id: usize, shared: Arc<Shared>) -> Rc<Self> {
+        let shard = Arc::clone(&shared.seats[id].shard);
+        let running = Snapshot::new(shared.current());
+        shard.generation.set(running.running.generation.cast_signed());
+        Rc::new(Self {
+            id,
+            deadlines: Deadlines::new(),
+            pool: Rc::new(Pool::new(Arc::clone(&shard))),
+            date: DateCache::default(),
+            scratch: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::new()),
+            running: RefCell::new(running),
+            instances: RefCell::default(),
+            close_idle: Cell::new(false),
+            shard,
+            shared,
+        })
+    }
+
+    /// 64 random bits; not for secrets.
+    #[must_use]
+    pub fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    /// Takes the newest table, if there is one, and says which is in use.
+    #[must_use]
+    pub fn snapshot(&self) -> Rc<Snapshot> {
+        if self.shared.generation() != self.running.borrow().running.generation {
+            self.refresh();
+        }
+        Rc::clone(&self.running.borrow())
+    }
+
+    #[cold]
+    fn refresh(&self) {
+        let next = Snapshot::new(self.shared.current());
+        let old = self.running.replace(Rc::clone(&next));
+        for (instance, state) in self.instances.borrow_mut().iter_mut() {
+            if next.running.listener(*instance).is_some() {
+                state.last = None;
+            } else if state.last.is_none() {
+                state.last = Some(Rc::clone(&old));
+            }
+        }
+        self.shard.generation.set(next.running.generation.cast_signed());
+    }
+
+    /// The table for a connection of `instance`, and its listener there. A connection whose
+    /// listener was dropped keeps the last table that had it.
+    #[must_use]
+    pub fn table_for(&self, instance: Instance) -> Option<(Rc<Snapshot>, ListenerId)> {
+        let snapshot = self.snapshot();
+        if let Some(listener) = snapshot.running.listener(instance) {
+            return Some((snapshot, listener));
+        }
+        let last = self.instances.borrow().get(&instance)?.last.clone()?;
+        let listener = last.running.listener(instance)?;
+        Some((last, listener))
+    }
+
+    /// Connections of `instance`, over all workers.
+    #[must_use]
+    pub fn open_of(&self, instance: Instance) -> u64 {
+        let Some(series) = self.instances.borrow().get(&instance).map(|state| state.series) else {
+            return 0;
+        };
+        let counted = |shard: &Shard| {
+            let listener = shard.listeners.get(series as usize)?;
+            Some(listener.accepted.value().cast_signed() - listener.closed.value().cast_signed())
+        };
+        let open: i64 = self.shared.seats.iter().filter_map(|seat| counted(&seat.shard)).sum();
+        open.max(0).unsigned_abs()
+    }
+
+    /// Whether connections that are idle are to be closed.
+    #[must_use]
+    pub fn closing_idle(&self) -> bool {
+        self.close_idle.get()
+    }
+
+    fn listen(self: &Rc<Self>, instance: Instance, series: u32, fd: std::os::fd::OwnedFd) {
+        let closing = Rc::new(Notify::default());
+        let state = InstanceState { series, open: 0, last: None, closing: Some(Rc::clone(&closing)) };
+        self.instances.borrow_mut().insert(instance, state);
+        monoio::spawn(accept_loop(Rc::clone(self), fd, Listening { instance, series, closing }));
+    }
+
+    fn stop_listening(&self, instance: Instance) {
+        let mut instances = self.instances.borrow_mut();
+        let Some(state) = instances.get_mut(&instance) else { return };
+        if let Some(closing) = state.closing.take() {
+            closing.notify();
+        }
+    }
+
+    fn handle(self: &Rc<Self>, message: Message) {
+        match message {
+            Message::Listen { instance, series, fd } => self.listen(instance, series, fd),
+            Message::StopListening(instance) => self.stop_listening(instance),
+            Message::Serve(accepted) => {
+                // It was counted for this worker when it was handed over.
+                self.shared.seats[self.id].load.fetch_sub(1, Ordering::Relaxed);
+                serve(self, accepted);
+            }
+            Message::Refresh => {
+                let _ = self.snapshot();
+                self.forget_instances();
+            }
+            Message::CloseIdle => {
+                self.close_idle.set(true);
+                self.pool.clear();
+                self.deadlines.expire_idle();
+            }
+        }
+    }
+
+    /// Forgets instances that are closed and empty, and with them the tables they held.
+    fn forget_instances(&self) {
+        let running = Rc::clone(&self.running.borrow());
+        self.instances.borrow_mut().retain(|instance, state| {
+            state.open > 0 || state.closing.is_some() || running.running.listener(*instance).is_some()
+        });
+    }
+}
+
+/// Counts a connection for as long as it lives.
+struct Guest {
+    worker: Rc<Worker>,
+    instance: Instance,
+}
+
+impl Guest {
+    fn new(worker: &Rc<Worker>, instance: Instance) -> Self {
+        worker.shared.seats[worker.id].load.fetch_add(1, Ordering::Relaxed);
+        if let Some(state) = worker.instances.borrow_mut().get_mut(&instance) {
+            state.open += 1;
+        }
+        Self { worker: Rc::clone(worker), instance }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let worker = &self.worker;
+        worker.shared.seats[worker.id].load.fetch_sub(1, Ordering::Relaxed);
+        worker.shard.downstream_closed.increment();
+        let mut instances = worker.instances.borrow_mut();
+        let Some(state) = instances.get_mut(&self.instance) else { return };
+        state.open -= 1;
+        if let Some(series) = worker.shard.listeners.touch(state.series as usize) {
+            series.closed.increment();
+        }
+        if state.open == 0 && state.last.is_some() {
+            instances.remove(&self.instance);
+        }
+    }
+}
+
+/// Starts a task for a connection.
+fn serve(worker: &Rc<Worker>, accepted: Accepted) {
+    let guest = Guest::new(worker, accepted.instance);
+    let worker = Rc::clone(worker);
+    monoio::spawn(async move {
+        guarded(&worker, crate::connection::serve(&worker, accepted)).await;
+        drop(guest);
+    });
+}
+
+/// Runs `task`; a panic in it is counted and goes no further.
+async fn guarded(worker: &Worker, task: impl Future<Output = ()>) {
+    let mut task = pin!(task);
+    poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| {
+            worker.shard.panics.increment();
+            worker.shard.record_cause(crate::outcome::Cause::Internal);
+            Poll::Ready(())
+        })
+    })
+    .await;
+}
+
+/// The life of a worker's thread. It does not return: a runtime with operations in flight must
+/// not be dropped, so the process ends around it.
+///
+/// # Errors
+/// When the runtime or the mailbox cannot be set up.
+pub fn run(id: usize, shared: Arc<Shared>) -> io::Result<()> {
+    let backend = shared.backend;
+    backend::block_on(backend, async move {
+        let worker = Worker::new(id, shared);
+        worker.shard.thread.set(i64::from(rustix::thread::gettid().as_raw_nonzero().get()));
+        monoio::spawn(Rc::clone(&worker.deadlines).sweep_forever());
+        monoio::spawn(Rc::clone(&worker.pool).evict_forever());
+        let mailbox = &worker.shared.seats[id].mailbox;
+        let event = Stream::new(mailbox.event()?)?;
+        loop {
+            event.readable().await?;
+            mailbox.acknowledge();
+            while let Some(message) = mailbox.take() {
+                worker.handle(message);
+            }
+        }
+    })?
+}

@@ -1,0 +1,157 @@
+//! Idle connections to endpoints, kept by one worker for its own use.
+//!
+//! # Invariants
+//! - A connection in the pool has had its whole response read and owes nothing to anybody.
+//! - Bytes or an end seen on an idle connection take it out: what comes without a request belongs
+//!   to no exchange.
+//! - Last in, first out: under light load the surplus grows old and is closed.
+//!
+//! # Not here
+//! The retry when a connection dies just as it is used: `http1::exchange`.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringway_router::EndpointSlot;
+use ringway_stats::clock::now_ns;
+
+use crate::io::deadlines::after;
+use crate::io::notify::Notify;
+use crate::io::socket::{Glimpse, Socket};
+use crate::limits::{POOL_PEEK_AFTER, POOLED_UPSTREAMS_MAX};
+use crate::recorder::Shard;
+
+struct Pooled {
+    socket: Socket,
+    address: SocketAddr,
+    since_ns: u64,
+    until_ns: u64,
+}
+
+/// The idle connections of one worker.
+pub struct Pool {
+    /// By slot of the endpoint.
+    shelves: RefCell<Vec<VecDeque<Pooled>>>,
+    total: Cell<usize>,
+    filled: Notify,
+    shard: Arc<Shard>,
+}
+
+/// How often the pool is looked through.
+const EVICTION_INTERVAL: Duration = Duration::from_millis(200);
+
+impl Pool {
+    /// An empty pool that counts in `shard`.
+    #[must_use]
+    pub fn new(shard: Arc<Shard>) -> Self {
+        Self {
+            shelves: RefCell::default(),
+            total: Cell::new(0),
+            filled: Notify::default(),
+            shard,
+        }
+    }
+
+    /// An open connection to the endpoint at `address`. `careful` looks whether it was closed even when it has
+    /// been idle for a moment only: for requests that could not be sent again.
+    #[must_use]
+    pub fn take(&self, slot: EndpointSlot, address: SocketAddr, careful: bool) -> Option<Socket> {
+        let mut shelves = self.shelves.borrow_mut();
+        let shelf = shelves.get_mut(slot.index())?;
+        let now = now_ns();
+        while let Some(pooled) = shelf.pop_back() {
+            self.count(-1);
+            let fresh = now.saturating_sub(pooled.since_ns) < POOL_PEEK_AFTER.as_nanos() as u64;
+            let usable = pooled.address == address
+                && now < pooled.until_ns
+                && ((fresh && !careful) || pooled.socket.glimpse() == Glimpse::Nothing);
+            if usable {
+                return Some(pooled.socket);
+            }
+            self.closed();
+        }
+        None
+    }
+
+    /// Keeps `socket` for `idle`, unless the endpoint has `most` already.
+    pub fn give(
+        &self,
+        slot: EndpointSlot,
+        address: SocketAddr,
+        socket: Socket,
+        idle: Duration,
+        most: usize,
+    ) {
+        let mut shelves = self.shelves.borrow_mut();
+        let slot = slot.index();
+        if shelves.len() <= slot {
+            shelves.resize_with(slot + 1, VecDeque::new);
+        }
+        let shelf = &mut shelves[slot];
+        if shelf.len() >= most || self.total.get() >= POOLED_UPSTREAMS_MAX {
+            self.closed();
+            return;
+        }
+        let since_ns = now_ns();
+        let until_ns = after(since_ns, idle);
+        shelf.push_back(Pooled { socket, address, since_ns, until_ns });
+        self.count(1);
+        self.filled.notify();
+    }
+
+    /// Closes what is too old or was closed by the endpoint. A task that runs as long as the
+    /// worker does.
+    pub async fn evict_forever(self: Rc<Self>) {
+        loop {
+            self.filled.wait().await;
+            monoio::time::sleep(EVICTION_INTERVAL).await;
+            self.evict();
+            if self.total.get() > 0 {
+                self.filled.notify();
+            }
+        }
+    }
+
+    fn evict(&self) {
+        let now = now_ns();
+        let interval = EVICTION_INTERVAL.as_nanos() as u64;
+        for shelf in self.shelves.borrow_mut().iter_mut() {
+            shelf.retain(|pooled| {
+                let settled = now.saturating_sub(pooled.since_ns) >= interval;
+                let keep = now < pooled.until_ns
+                    && !(settled && pooled.socket.glimpse() != Glimpse::Nothing);
+                if !keep {
+                    self.count(-1);
+                    self.closed();
+                }
+                keep
+            });
+            if shelf.is_empty() && shelf.capacity() > 64 {
+                shelf.shrink_to_fit();
+            }
+        }
+    }
+
+    /// Closes everything.
+    pub fn clear(&self) {
+        for shelf in self.shelves.borrow_mut().iter_mut() {
+            for _ in shelf.drain(..) {
+                self.count(-1);
+                self.closed();
+            }
+        }
+    }
+
+    fn count(&self, change: i64) {
+        self.total.set(self.total.get().saturating_add_signed(change as isize));
+        self.shard.pooled.add(change);
+    }
+
+    fn closed(&self) {
+        self.shard.upstream_closed.increment();
+    }
+}
