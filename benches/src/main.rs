@@ -1,1 +1,96 @@
-fn main() {}
+//! `ringway-bench`: the programs that measure Ringway and let a person try it.
+//!
+//! ```text
+//! origin     HTTP/1.1 and raw TCP origin that answers for the clusters of a demo or a measurement
+//! load-tcp   closed-loop client of the raw TCP origin, through a tunnel or direct
+//! load-http  closed-loop client of HTTP bodies of one size
+//! smoke      short comparison with nginx and HAProxy, one proxy at a time on a core of its own
+//! demo       origin with three variants, the proxy, and the quickstart file
+//! guard      (internal) ends what a vanished parent left running
+//! ```
+//!
+//! # Invariants
+//! - Every process that is started is ended: by its owner, or by the guard when the owner vanished.
+//! - A figure is printed only with the errors that happened while it was taken; a round with errors
+//!   counts as failed.
+//!
+//! # Not here
+//! Open-loop load and latency: a closed loop hides stalls, so these programs report CPU and memory.
+#![forbid(unsafe_code)]
+
+mod bodies;
+mod child;
+mod compare;
+mod demo;
+mod error;
+mod guard;
+mod limits;
+mod origin;
+mod pattern;
+mod procfs;
+mod results;
+mod sample;
+mod scratch;
+mod terminal;
+mod wrk;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Error;
+
+/// Measures Ringway against its peers, and runs the demo.
+#[derive(Debug, Parser)]
+#[command(name = "ringway-bench", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve small answers, bodies of any size and an echo of the request; several variants at once
+    Origin(origin::Options),
+    /// Ask a raw TCP origin for bodies in a closed loop; prints bodies, bytes and errors as JSON
+    LoadTcp(bodies::TcpOptions),
+    /// GET bodies over HTTP/1.1 in a closed loop; prints bodies, bytes and errors as JSON
+    LoadHttp(bodies::HttpOptions),
+    /// Compare CPU, memory, start and reload with nginx and HAProxy on this machine
+    Smoke(compare::Options),
+    /// Start three origins and the proxy with the quickstart file, and print what to try
+    Demo(demo::Options),
+    /// End registered processes once the pipe on standard input closes
+    #[command(hide = true)]
+    Guard,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        let code = if error.use_stderr() { error::EXIT_USAGE } else { 0 };
+        // A closed terminal is the only way this print fails, and then nobody reads it.
+        let _ = error.print();
+        std::process::exit(i32::from(code));
+    });
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::warn(&format!("ringway-bench: {error}"));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), Error> {
+    match command {
+        Command::Origin(options) => origin::run(&options),
+        Command::LoadTcp(options) => bodies::run_tcp(&options),
+        Command::LoadHttp(options) => bodies::run_http(&options),
+        Command::Smoke(options) => compare::run(&options),
+        Command::Demo(options) => demo::run(&options),
+        Command::Guard => {
+            guard::serve();
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Every maximum of the bench programs, and how they relate.
+
+use std::time::Duration;
+
+/// Longest request head that the origin reads; larger is answered with 431.
+pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Most header fields in one request head; more is answered with 431.
+pub(crate) const HEADERS_MAX: usize = 128;
+/// Largest body that a path such as `/bytes/N` or the raw TCP origin delivers (1 TiB).
+pub(crate) const BODY_BYTES_MAX: u64 = 1 << 40;
+/// Largest body of `--body-bytes` that is kept ready in memory; larger ones are streamed.
+pub(crate) const READY_BODY_BYTES_MAX: u64 = 64 * 1024;
+/// Longest pause of `/slow/MS` and `--delay`.
+pub(crate) const DELAY_MAX: Duration = Duration::from_secs(600);
+/// Answers gathered for pipelined requests before they are sent.
+pub(crate) const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// First size of a connection's read buffer; it grows up to `HEAD_BYTES_MAX` for one long head.
+pub(crate) const INPUT_BYTES: usize = 8 * 1024;
+/// Connections waiting to be accepted.
+pub(crate) const BACKLOG: i32 = 4096;
+/// Pause after an accept that failed for want of descriptors.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Threads of a closed-loop body client, one per connection.
+pub(crate) const CONNECTIONS_MAX: u32 = 512;
+/// A load connection that hears nothing for so long counts as failed.
+pub(crate) const LOAD_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Time for a started proxy to answer its first request, a table of 100 000 routes included.
+pub(crate) const READY_MAX: Duration = Duration::from_secs(20);
+/// Time between a polite and a hard end of a started process.
+pub(crate) const END_GRACE: Duration = Duration::from_millis(1500);
+/// Bytes of a failed program's output that an error repeats.
+pub(crate) const LAST_WORDS_BYTES: u64 = 2048;
+
+const _: () = assert!(INPUT_BYTES < HEAD_BYTES_MAX);
+const _: () = assert!(READY_BODY_BYTES_MAX <= OUTPUT_BYTES_MAX as u64);
+const _: () = assert!(READY_BODY_BYTES_MAX < BODY_BYTES_MAX);

@@ -1,0 +1,259 @@
+//! Decides what a request gets, and writes the answer's head and small bodies.
+//!
+//! ```text
+//! (Head, Variant) ─▶ plan ─▶ Plan ─▶ render(Plan, length of the request body) ─▶ bytes + Stream
+//! ```
+//!
+//! # Invariants
+//! - `Plan` borrows nothing from the input, so the request body can be read in between.
+//! - Exactly one of content-length and chunked frames a body, and HEAD, 204, 304 have none.
+//! - The answer of `/` is a copy of bytes made at start.
+
+use std::{io::Write, time::Duration};
+
+use super::head::{Framing, Head};
+use crate::{
+    limits::{BODY_BYTES_MAX, DELAY_MAX, READY_BODY_BYTES_MAX},
+    pattern,
+};
+
+/// One named origin and what its `/` answers.
+pub(super) struct Variant {
+    name: String,
+    root: Content,
+    delay: Duration,
+    /// Head and body of `/` to a plain HTTP/1.1 GET, when it is small.
+    ready: Option<Vec<u8>>,
+}
+
+/// What is to be answered, once the request body has been read.
+pub(super) struct Plan {
+    content: Content,
+    status: u16,
+    pub(super) framing: Framing,
+    pub(super) pause: Duration,
+    pub(super) keep_alive: bool,
+    pub(super) expects_continue: bool,
+    head_only: bool,
+    minor: u8,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Content {
+    /// The bytes made at start.
+    Ready,
+    Text(String),
+    /// The length of the request body, in words.
+    Received,
+    Bytes(u64),
+    Chunks(u64),
+}
+
+/// The part of the answer that does not fit in memory and follows the rendered bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    None,
+    Bytes(u64),
+    Chunks(u64),
+}
+
+impl Variant {
+    pub(super) fn new(
+        name: String,
+        body_bytes: Option<u64>,
+        chunked: bool,
+        delay: Duration,
+    ) -> Self {
+        let line = format!("hello from {name}\n");
+        let root = match (body_bytes, chunked) {
+            (None, false) => Content::Text(line),
+            (None, true) => Content::Chunks(line.len() as u64),
+            (Some(length), false) => Content::Bytes(length),
+            (Some(length), true) => Content::Chunks(length),
+        };
+        let mut variant = Self { name, root, delay, ready: None };
+        variant.ready = variant.render_ready();
+        variant
+    }
+
+    fn render_ready(&self) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        let mut plan = self.plan_of(self.root.clone(), 200);
+        if let Content::Bytes(length @ ..=READY_BODY_BYTES_MAX) = self.root {
+            plan.content = Content::Ready;
+            write_head(&mut out, &plan, &self.name, Some(length));
+            out.extend_from_slice(pattern::part(0, length));
+            return Some(out);
+        }
+        (render(&plan, self, 0, &mut out) == Stream::None).then_some(out)
+    }
+
+    fn plan_of(&self, content: Content, status: u16) -> Plan {
+        Plan {
+            content,
+            status,
+            framing: Framing::Length(0),
+            pause: self.delay,
+            keep_alive: true,
+            expects_continue: false,
+            head_only: false,
+            minor: 1,
+        }
+    }
+}
+
+/// Chooses the answer to `head`.
+pub(super) fn plan(head: &Head<'_>, variant: &Variant) -> Plan {
+    let path = path_of(head.target);
+    let mut plan = if path == "/" {
+        variant.plan_of(variant.root.clone_or_ready(variant), 200)
+    } else {
+        plan_path(head, path, variant)
+    };
+    plan.framing = head.framing;
+    plan.keep_alive = head.keep_alive;
+    plan.expects_continue = head.expects_continue;
+    plan.head_only = head.method == "HEAD";
+    plan.minor = head.minor;
+    let plain = plan.keep_alive && !plan.head_only && plan.minor == 1;
+    if plan.content == Content::Ready && !plain {
+        plan.content = variant.root.clone();
+    }
+    if let (0, Content::Chunks(length)) = (plan.minor, &plan.content) {
+        // An HTTP/1.0 client cannot read chunks.
+        plan.content = Content::Bytes(*length);
+    }
+    plan
+}
+
+impl Content {
+    fn clone_or_ready(&self, variant: &Variant) -> Self {
+        if variant.ready.is_some() { Self::Ready } else { self.clone() }
+    }
+}
+
+fn plan_path(head: &Head<'_>, path: &str, variant: &Variant) -> Plan {
+    let (first, rest) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
+    let number = rest.parse::<u64>().ok();
+    let (content, status) = match (first, number) {
+        ("echo", _) => (Content::Text(echo(head, variant)), 200),
+        ("upload", _) => (Content::Received, 200),
+        ("bytes", Some(length @ ..=BODY_BYTES_MAX)) => (Content::Bytes(length), 200),
+        ("chunked", Some(length @ ..=BODY_BYTES_MAX)) => (Content::Chunks(length), 200),
+        ("status", Some(code @ 200..=599)) => {
+            (Content::Text(format!("{} answers with status {code}\n", variant.name)), code as u16)
+        }
+        ("slow", Some(milliseconds)) => {
+            let mut plan = variant.plan_of(variant.root.clone_or_ready(variant), 200);
+            plan.pause = Duration::from_millis(milliseconds).min(DELAY_MAX);
+            return plan;
+        }
+        ("bytes" | "chunked" | "status" | "slow", _) => {
+            let text = format!("{}: {path} needs a number in range\n", variant.name);
+            (Content::Text(text), 404)
+        }
+        _ => (Content::Text(format!("{}: {} {path}\n", variant.name, head.method)), 200),
+    };
+    variant.plan_of(content, status)
+}
+
+/// The path of origin form or absolute form; `/` for anything else (`*`, authority form).
+fn path_of(target: &str) -> &str {
+    let target = match target.split_once("://") {
+        Some((_, rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        None => target,
+    };
+    let path = target.split('?').next().unwrap_or("/");
+    if path.starts_with('/') { path } else { "/" }
+}
+
+fn echo(head: &Head<'_>, variant: &Variant) -> String {
+    let mut text = format!(
+        "variant: {}\n{} {} HTTP/1.{}\n",
+        variant.name, head.method, head.target, head.minor
+    );
+    for field in head.fields {
+        text.push_str(field.name);
+        text.push_str(": ");
+        text.push_str(&String::from_utf8_lossy(field.value));
+        text.push('\n');
+    }
+    text
+}
+
+/// Appends the answer to `out`, or its head and what must be streamed after it.
+pub(super) fn render(
+    plan: &Plan,
+    variant: &Variant,
+    received_bytes: u64,
+    out: &mut Vec<u8>,
+) -> Stream {
+    let text = match &plan.content {
+        Content::Ready => {
+            out.extend_from_slice(variant.ready.as_deref().unwrap_or_default());
+            return Stream::None;
+        }
+        Content::Text(text) => text.clone(),
+        Content::Received => format!("{} received {received_bytes} bytes\n", variant.name),
+        Content::Bytes(length) => {
+            write_head(out, plan, &variant.name, Some(*length));
+            return if plan.head_only { Stream::None } else { Stream::Bytes(*length) };
+        }
+        Content::Chunks(length) => {
+            write_head(out, plan, &variant.name, None);
+            return if plan.head_only { Stream::None } else { Stream::Chunks(*length) };
+        }
+    };
+    let bodiless = matches!(plan.status, 204 | 304);
+    write_head(out, plan, &variant.name, Some(text.len() as u64));
+    if !plan.head_only && !bodiless {
+        out.extend_from_slice(text.as_bytes());
+    }
+    Stream::None
+}
+
+/// Appends a head; `length` is the content-length, `None` means chunked.
+fn write_head(out: &mut Vec<u8>, plan: &Plan, name: &str, length: Option<u64>) {
+    // Writing to a vector cannot fail.
+    let _ = write!(out, "HTTP/1.1 {} {}\r\n", plan.status, reason(plan.status));
+    let _ = write!(out, "Content-Type: text/plain\r\nX-Variant: {name}\r\n");
+    match length {
+        _ if matches!(plan.status, 204 | 304) => {}
+        Some(length) => {
+            let _ = write!(out, "Content-Length: {length}\r\n");
+        }
+        None => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+    }
+    match (plan.keep_alive, plan.minor) {
+        (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+        (true, 0) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        (true, _) => {}
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A whole answer that refuses the request and closes the connection.
+pub(super) fn refusal(status: u16) -> Vec<u8> {
+    let reason = reason(status);
+    format!("HTTP/1.1 {status} {reason}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into()
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        404 => "Not Found",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        503 => "Service Unavailable",
+        // The phrase may be empty (RFC 9112 section 4).
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests;
