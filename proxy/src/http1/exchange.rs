@@ -56,7 +56,7 @@ pub async fn run(connection: &Connection, input: Block, head: Range<usize>) -> F
     };
     let mut input = input;
     let mut out = Block::small();
-    let mut decide = |out: &mut Block| {
+    let decide = |out: &mut Block| {
         let context = Context {
             worker,
             running: &snapshot.running,

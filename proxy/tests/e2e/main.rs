@@ -1,0 +1,11 @@
+//! End-to-end tests: the real program, real sockets, real peers, on both backends.
+//!
+//! Every claim runs twice, as `claim::io_uring` and `claim::epoll`. `RINGWAY_BIN` names another
+//! build of the program to test, such as the release one.
+
+#![allow(missing_docs, unreachable_pub, dead_code)]
+
+#[macro_use]
+mod support;
+
+mod basics;
