@@ -59,7 +59,7 @@ pub(crate) struct Options {
     )]
     peers: Vec<Peer>,
     /// Rounds per scenario; each proxy is under load once per round
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Seconds of load per proxy and round
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]

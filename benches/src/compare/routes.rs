@@ -132,10 +132,11 @@ impl Table {
         }
         let text = probe::fetch(self.proxy.addresses.admin, "/metrics")
             .map_err(Error::io("read the metrics"))?;
-        let bytes = metric(&text, "ringway_table_bytes").ok_or_else(|| Error::Malformed {
-            what: "the metrics of the proxy".to_owned(),
-            detail: "no ringway_table_bytes".to_owned(),
-        })?;
+        let bytes =
+            metric(&text, "ringway_config_table_bytes").ok_or_else(|| Error::Malformed {
+                what: "the metrics of the proxy".to_owned(),
+                detail: "no ringway_config_table_bytes".to_owned(),
+            })?;
         let samples = Samples::of(&[bytes / f64::from(self.routes)]);
         let found = [(Peer::Ringway, samples)];
         report.compare_with_goal(self.id(), ROUTE_BYTES, &found, GOAL_ROUTE_BYTES);
@@ -248,11 +249,14 @@ mod tests {
 
     #[test]
     fn a_metric_is_found_with_and_without_labels() {
-        let text = "# TYPE ringway_table_bytes gauge\nringway_table_bytes_max 9\n\
-                    ringway_table_bytes{part=\"a\"} 1\nringway_table_bytes{part=\"b\"} 2\n";
-        assert_eq!(metric(text, "ringway_table_bytes"), Some(3.0));
-        assert_eq!(metric("ringway_table_bytes 1.5e3\n", "ringway_table_bytes"), Some(1500.0));
-        assert_eq!(metric(text, "ringway_table"), None);
+        let text = "# TYPE ringway_config_table_bytes gauge\nringway_config_table_bytes_max 9\n\
+                    ringway_config_table_bytes{part=\"a\"} 1\nringway_config_table_bytes{part=\"b\"} 2\n";
+        assert_eq!(metric(text, "ringway_config_table_bytes"), Some(3.0));
+        assert_eq!(
+            metric("ringway_config_table_bytes 1.5e3\n", "ringway_config_table_bytes"),
+            Some(1500.0)
+        );
+        assert_eq!(metric(text, "ringway_config_table"), None);
     }
 
     #[test]
