@@ -215,7 +215,7 @@ pub struct MatchConfig {
 }
 
 /// A condition on the normalised path: exactly one of the three.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PathConfig {
     /// The whole path.
@@ -425,3 +425,6 @@ pub struct EndpointConfig {
     #[serde(skip_serializing_if = "is_one")]
     pub weight: u32,
 }
+
+#[cfg(test)]
+mod tests;

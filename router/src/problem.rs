@@ -121,8 +121,7 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    /// Keeps `problem`, or counts it past the maximum. A second one at the same path is a consequence of the first
-    /// often enough that it is left out.
+    /// Keeps `problem`, or counts it past the maximum.
     pub(crate) fn push(&mut self, problem: Problem) {
         let list = match problem.severity {
             Severity::Error => &mut self.errors,
@@ -135,17 +134,17 @@ impl Sink {
         list.push(problem);
     }
 
-    /// A refusal at `path`.
-    pub(crate) fn error(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.push(Problem::error(path, message));
-    }
-
     /// Whether `path` or something inside it was refused already.
     pub(crate) fn refused(&self, path: &str) -> bool {
         self.errors.iter().any(|problem| {
             let rest = problem.path.strip_prefix(path);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         })
+    }
+
+    /// Whether exactly `path` was refused already.
+    pub(crate) fn refused_at(&self, path: &str) -> bool {
+        self.errors.iter().any(|problem| problem.path == path)
     }
 
     /// Whether nothing was refused.

@@ -228,16 +228,27 @@ impl<'t> Tree<'t> {
         (!self.entries.is_empty()).then_some(Node { tree: self, index: 0 })
     }
 
-    /// Line and column of a byte offset, from 1; the column in characters.
-    fn position(&self, at: usize) -> (u32, u32) {
+    /// Line of a byte offset, from 1, and where that line starts.
+    fn line(&self, at: usize) -> (u32, usize) {
         let starts = self.line_starts.get_or_init(|| {
             let breaks = memchr::memchr_iter(b'\n', self.source.as_bytes());
             std::iter::once(0).chain(breaks.map(|at| at as u32 + 1)).collect()
         });
         let line = starts.partition_point(|start| *start as usize <= at);
-        let start = starts[line.saturating_sub(1)] as usize;
+        (line as u32, starts[line.saturating_sub(1)] as usize)
+    }
+
+    /// Line and column of a byte offset, from 1; the column in characters, far to the right in bytes.
+    fn position(&self, at: usize) -> (u32, u32) {
+        // A whole file may stand on one line; counting its characters for every problem would take minutes.
+        const COUNTED_MAX: usize = 4096;
+        let (line, start) = self.line(at);
         let before = self.source.get(start..at).unwrap_or("");
-        (line as u32, before.chars().count() as u32 + 1)
+        let width = match before.len() {
+            0..COUNTED_MAX => before.chars().count(),
+            bytes => bytes,
+        };
+        (line, width as u32 + 1)
     }
 
     /// Where `path` (`routes[0].rules[1].timeout`) stands, or the innermost part of it that is there.
@@ -280,6 +291,11 @@ impl<'a> Node<'a> {
     /// Line and column, from 1.
     pub(crate) fn position(self) -> (u32, u32) {
         self.tree.position(self.entry().at as usize)
+    }
+
+    /// Line, from 1.
+    pub(crate) fn line(self) -> u32 {
+        self.tree.line(self.entry().at as usize).0
     }
 
     /// The elements of a sequence, or keys and values of a mapping in turn.
@@ -334,3 +350,6 @@ impl<'a> Iterator for Children<'a> {
         Some(node)
     }
 }
+
+#[cfg(test)]
+mod tests;

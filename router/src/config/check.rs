@@ -142,7 +142,8 @@ impl<'c> Checker<'c, '_> {
 
     fn push(&mut self, at: &At<'_>, message: String, hint: Option<String>) {
         let path = at.to_string();
-        if !self.sink.refused(&path) {
+        // What is wrong with a value that could not be read says nothing new.
+        if !self.sink.refused_at(&path) {
             let mut problem = Problem::error(path, message);
             problem.hint = hint;
             self.sink.push(problem);
@@ -163,7 +164,9 @@ impl<'c> Checker<'c, '_> {
 
     /// Reports a name that no cluster has.
     pub(super) fn cluster_exists(&mut self, at: &At<'_>, name: &str) {
-        if !self.clusters.contains_key(name) {
+        if name.is_empty() {
+            self.refuse(at, "a cluster is required");
+        } else if !self.clusters.contains_key(name) {
             let known = self.config.clusters.iter().map(|cluster| cluster.name.as_str());
             let hint = similar(name, known);
             self.push(at, format!("there is no cluster `{name}`"), hint);

@@ -11,7 +11,7 @@ use crate::limits::{BACKENDS_MAX, CONDITIONS_MAX, EDITS_MAX, MATCHES_MAX, WEIGHT
 use crate::source::Node;
 
 pub(super) fn rule<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<RuleConfig> {
-    let mut rule = RuleConfig { line: node.position().0, ..RuleConfig::default() };
+    let mut rule = RuleConfig { line: node.line(), ..RuleConfig::default() };
     r.object(node, &schema::RULE, |r, name, node| match name {
         "matches" => rule.matches = r.list(node, MATCHES_MAX, match_),
         "backends" => rule.backends = r.list(node, BACKENDS_MAX, backend),

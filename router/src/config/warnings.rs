@@ -1,7 +1,178 @@
 //! What a configuration may say but probably does not mean.
+//!
+//! A rule is unreachable if each of its matches, for each host, comes after a match that holds whenever it does: same
+//! host, same path condition, listeners that include its own, and conditions that its own imply. Anything subtler
+//! (regular expressions that include one another) is not looked for: a remark is never wrong, but not every
+//! unreachable rule is found.
 
-use super::Config;
-use crate::problem::Sink;
+use std::collections::{HashMap, HashSet};
 
-/// Looks for suspicious things in a configuration without errors.
-pub(crate) fn config(_config: &Config, _sink: &mut Sink) {}
+use foldhash::fast::FixedState;
+
+use super::{
+    ConditionConfig, Config, MatchConfig, PathConfig, Protocol, RouteConfig, RuleConfig,
+    ValueConfig,
+};
+use crate::problem::{Problem, Sink};
+
+/// Matches compared with each other for one host and path; more only with equal ones.
+const COMPARED_MAX: usize = 64;
+
+/// Remarks on a configuration without errors.
+pub(crate) fn config(config: &Config, sink: &mut Sink) {
+    unused(config, sink);
+    weights(config, sink);
+    unreachable(config, sink);
+}
+
+fn unused(config: &Config, sink: &mut Sink) {
+    let http = config.listeners.iter().filter(|l| l.protocol == Protocol::Http1).count();
+    if http > 0 && config.routes.is_empty() {
+        let message = "there are no routes: every request is answered 404";
+        sink.push(Problem::warning("routes", message));
+    }
+    if http == 0 && !config.routes.is_empty() {
+        let message = "there is no http1 listener: no route is ever used";
+        sink.push(Problem::warning("routes", message));
+    }
+    let of_listeners = config.listeners.iter().filter_map(|listener| listener.cluster.as_deref());
+    let rules = config.routes.iter().flat_map(|route| &route.rules);
+    let of_rules = rules.flat_map(|rule| &rule.backends).map(|backend| backend.cluster.as_str());
+    let used: HashSet<&str, FixedState> = of_listeners.chain(of_rules).collect();
+    for (nth, cluster) in config.clusters.iter().enumerate() {
+        if !used.contains(cluster.name.as_str()) {
+            let message = format!("no rule or listener uses cluster `{}`", cluster.name);
+            sink.push(Problem::warning(format!("clusters[{nth}]"), message));
+        }
+    }
+}
+
+fn weights(config: &Config, sink: &mut Sink) {
+    for (nth, cluster) in config.clusters.iter().enumerate() {
+        let path = format!("clusters[{nth}].endpoints");
+        if cluster.endpoints.is_empty() {
+            let message = "no endpoints: every request is answered 503";
+            sink.push(Problem::warning(path, message));
+        } else if cluster.endpoints.iter().all(|endpoint| endpoint.weight == 0) {
+            let message = "all weights are 0: every request is answered 503";
+            sink.push(Problem::warning(path, message));
+        }
+    }
+    for (nth, route) in config.routes.iter().enumerate() {
+        for (rule_nth, rule) in route.rules.iter().enumerate() {
+            let weightless = rule.backends.iter().all(|backend| backend.weight == 0);
+            if !rule.backends.is_empty() && weightless {
+                let path = format!("routes[{nth}].rules[{rule_nth}].backends");
+                let message = "all weights are 0: every request is answered 500";
+                sink.push(Problem::warning(path, message));
+            }
+        }
+    }
+}
+
+/// A match of a rule, for one of its hosts.
+#[derive(Clone, Copy)]
+struct Unit<'c> {
+    /// Number of the rule over all routes.
+    rule: u32,
+    route: &'c RouteConfig,
+    config: Option<&'c MatchConfig>,
+}
+
+/// What puts matches side by side: host and path condition.
+type Key<'c> = (&'c str, Option<&'c PathConfig>);
+
+fn unreachable(config: &Config, sink: &mut Sink) {
+    let (mut places, mut reached) = (Vec::new(), Vec::new());
+    let mut earlier: HashMap<Key<'_>, Vec<Unit<'_>>, FixedState> = HashMap::default();
+    earlier.reserve(config.routes.len());
+    for (route_nth, route) in config.routes.iter().enumerate() {
+        for (rule_nth, rule) in route.rules.iter().enumerate() {
+            let number = places.len() as u32;
+            places.push((route_nth, rule_nth));
+            reached.push(reach(&mut earlier, route, rule, number));
+        }
+    }
+    for ((route, rule), first) in places.iter().zip(&reached) {
+        let Err(first) = first else { continue };
+        let (by_route, by_rule) = places[*first as usize];
+        let message =
+            format!("is never reached: routes[{by_route}].rules[{by_rule}] answers before");
+        sink.push(Problem::warning(format!("routes[{route}].rules[{rule}]"), message));
+    }
+}
+
+/// Adds the matches of a rule. `Err` names a rule that hides it, if all its matches are hidden.
+fn reach<'c>(
+    earlier: &mut HashMap<Key<'c>, Vec<Unit<'c>>, FixedState>,
+    route: &'c RouteConfig,
+    rule: &'c RuleConfig,
+    number: u32,
+) -> Result<(), u32> {
+    let mut hidden_by = None;
+    let mut reached = false;
+    let any_host = route.hosts.is_empty().then_some("*");
+    let hosts = route.hosts.iter().map(String::as_str).chain(any_host);
+    for host in hosts {
+        let every = rule.matches.is_empty().then_some(None);
+        for config in rule.matches.iter().map(Some).chain(every) {
+            let unit = Unit { rule: number, route, config };
+            let same = earlier.entry((host, path(config))).or_default();
+            let before = same.iter().take(COMPARED_MAX);
+            match before.into_iter().find(|before| before.rule != number && hides(before, &unit)) {
+                Some(before) => hidden_by = Some(before.rule),
+                None => reached = true,
+            }
+            same.push(unit);
+        }
+    }
+    match hidden_by {
+        Some(by) if !reached => Err(by),
+        _ => Ok(()),
+    }
+}
+
+/// The path condition, with those that hold for every path as `None`.
+fn path(config: Option<&MatchConfig>) -> Option<&PathConfig> {
+    config?.path.as_ref().filter(|path| !matches!(path, PathConfig::Prefix(p) if p == "/"))
+}
+
+/// Whether `first`, earlier in the file, answers whatever `second` could.
+fn hides(first: &Unit<'_>, second: &Unit<'_>) -> bool {
+    let includes = first.route.listeners.is_empty()
+        || (!second.route.listeners.is_empty()
+            && second.route.listeners.iter().all(|name| first.route.listeners.contains(name)));
+    if !includes {
+        return false;
+    }
+    // Equal numbers of conditions: then the file's order decides, and it favours `first`.
+    let (method, headers, queries) = conditions(first.config);
+    let (other_method, other_headers, other_queries) = conditions(second.config);
+    method == other_method
+        && headers.len() == other_headers.len()
+        && queries.len() == other_queries.len()
+        && implied(headers, other_headers, true)
+        && implied(queries, other_queries, false)
+}
+
+type Conditions<'c> = (Option<&'c str>, &'c [ConditionConfig], &'c [ConditionConfig]);
+
+fn conditions(config: Option<&MatchConfig>) -> Conditions<'_> {
+    match config {
+        Some(config) => (config.method.as_deref(), &config.headers, &config.query),
+        None => (None, &[], &[]),
+    }
+}
+
+/// Whether every one of `weak` holds when all of `strong` do.
+fn implied(weak: &[ConditionConfig], strong: &[ConditionConfig], any_case: bool) -> bool {
+    weak.iter().all(|weak| {
+        strong.iter().any(|strong| {
+            let same_name = match any_case {
+                true => weak.name.eq_ignore_ascii_case(&strong.name),
+                false => weak.name == strong.name,
+            };
+            same_name && (weak.value == ValueConfig::Present(true) || weak.value == strong.value)
+        })
+    })
+}
