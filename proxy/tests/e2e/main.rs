@@ -9,3 +9,8 @@
 mod support;
 
 mod basics;
+mod idle;
+mod overload;
+mod resets;
+mod startup;
+mod tunnel;

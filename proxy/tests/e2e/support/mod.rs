@@ -3,6 +3,8 @@
 
 pub mod http;
 pub mod origin;
+pub mod pair;
+pub mod process;
 pub mod proxy;
 
 pub use http::{Client, Response};
