@@ -11,12 +11,14 @@
 //!
 //! # Invariants
 //! - What was accepted means the same to every recipient: hexadecimal digits without sign or
-//!   prefix, CR LF after size and data, no control character in an extension.
+//!   prefix, CR LF after size and data, extensions that are names with tokens or quoted strings.
 //! - Where the input is cut does not matter.
-//! - Lines and extensions are bounded; the size fits in 60 bits.
+//! - Lines and extensions are bounded; the size fits in 60 bits. A chunk that would exceed the
+//!   payload allowed is refused by its size line, before any of it is taken.
 
 use thiserror::Error;
 
+use super::fields::is_token;
 use crate::limits::{CHUNK_EXTENSIONS_BYTES_MAX, CHUNK_LINE_BYTES_MAX};
 
 /// Why the bytes are not a chunked body.
@@ -25,8 +27,8 @@ pub enum ChunkFault {
     /// No digit, a character that is none, or a size over 60 bits.
     #[error("a chunk size is not a hexadecimal number that fits")]
     Size,
-    /// A control character, or CR without LF.
-    #[error("a chunk extension has a control character in it")]
+    /// Not `;name`, `;name=token` or `;name="text"`, or CR without LF.
+    #[error("a chunk extension is malformed")]
     Extension,
     /// Too long a line, or too many extensions.
     #[error("chunk extensions are over their limit")]
@@ -34,6 +36,9 @@ pub enum ChunkFault {
     /// The data of a chunk is not followed by CR LF.
     #[error("the data of a chunk is longer than its size says")]
     DataEnd,
+    /// The payload is over what [`Chunked::limited`] allows.
+    #[error("the chunks are longer together than the route allows")]
+    TooLarge,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +46,7 @@ enum State {
     /// In the digits of a size.
     Size { digits: u8 },
     /// Behind the digits: blanks and extensions.
-    Extension { started: bool },
+    Extension(Extension),
     /// After the CR of the size line.
     SizeLf,
     /// In the data, `remaining` bytes before its end.
@@ -52,6 +57,58 @@ enum State {
     DataLf,
     /// After the last chunk's line.
     Trailers,
+}
+
+/// Where in `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )` a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extension {
+    /// After the size or a quoted string: the line may end.
+    Complete,
+    /// After a blank that only another extension may follow.
+    Blank,
+    /// After a semicolon.
+    Semicolon,
+    /// In a name.
+    Name,
+    /// After a name and a blank.
+    NameBlank,
+    /// After an equals sign.
+    Equals,
+    /// In a token.
+    Token,
+    /// In a quoted string.
+    Quoted,
+    /// After a backslash in one.
+    Escape,
+}
+
+impl Extension {
+    /// The next place; `None` when `byte` cannot stand here.
+    fn next(self, byte: u8) -> Option<Self> {
+        let token = is_token(byte);
+        match (self, byte) {
+            (Self::Quoted, b'"') => Some(Self::Complete),
+            (Self::Quoted, b'\\') => Some(Self::Escape),
+            (Self::Quoted | Self::Escape, b'\t' | b' '..=b'~' | 0x80..) => Some(Self::Quoted),
+            (Self::Complete | Self::Blank | Self::Token, b' ' | b'\t') => Some(Self::Blank),
+            (Self::Name | Self::NameBlank, b' ' | b'\t') => Some(Self::NameBlank),
+            (Self::Semicolon | Self::Equals, b' ' | b'\t') => Some(self),
+            (
+                Self::Complete | Self::Blank | Self::Name | Self::NameBlank | Self::Token,
+                b';',
+            ) => Some(Self::Semicolon),
+            (Self::Name | Self::NameBlank, b'=') => Some(Self::Equals),
+            (Self::Equals, b'"') => Some(Self::Quoted),
+            (Self::Semicolon | Self::Name, _) if token => Some(Self::Name),
+            (Self::Equals | Self::Token, _) if token => Some(Self::Token),
+            (_, _) => None,
+        }
+    }
+
+    /// Blanks that lead to nothing mean a line end to some parsers and not to others.
+    fn may_end(self) -> bool {
+        matches!(self, Self::Complete | Self::Name | Self::Token)
+    }
 }
 
 /// How far the bytes at hand went.
@@ -71,6 +128,8 @@ pub struct Chunked {
     state: State,
     /// `0 <= remaining < 2^60`: bytes of the current chunk still to come.
     remaining: u64,
+    /// Payload that later chunks may have.
+    allowance: u64,
     line_bytes: usize,
     extension_bytes: u64,
 }
@@ -85,7 +144,19 @@ impl Chunked {
     /// Before the first chunk.
     #[must_use]
     pub fn new() -> Self {
-        Self { state: State::Size { digits: 0 }, remaining: 0, line_bytes: 0, extension_bytes: 0 }
+        Self {
+            state: State::Size { digits: 0 },
+            remaining: 0,
+            allowance: u64::MAX,
+            line_bytes: 0,
+            extension_bytes: 0,
+        }
+    }
+
+    /// The same with at most `payload_max` bytes of payload in the chunks that are still to come.
+    #[must_use]
+    pub fn limited(self, payload_max: u64) -> Self {
+        Self { allowance: payload_max, ..self }
     }
 
     /// Bytes of the current chunk's data that are still to come; 0 outside of data.
@@ -160,7 +231,7 @@ impl Chunked {
     fn frame(&mut self, byte: u8) -> Result<(), ChunkFault> {
         self.state = match self.state {
             State::Size { digits } => self.size(digits, byte)?,
-            State::Extension { started } => self.extension(started, byte)?,
+            State::Extension(place) => self.extension(place, byte)?,
             State::SizeLf => self.end_of_size(byte)?,
             State::DataCr if byte == b'\r' => State::DataLf,
             State::DataLf if byte == b'\n' => State::Size { digits: 0 },
@@ -177,7 +248,7 @@ impl Chunked {
             b'A'..=b'F' => byte - b'A' + 10,
             b'\r' | b';' | b' ' | b'\t' if digits > 0 => {
                 self.line_bytes = 0;
-                return self.extension(false, byte);
+                return self.extension(Extension::Complete, byte);
             }
             _ => return Err(ChunkFault::Size),
         };
@@ -191,11 +262,9 @@ impl Chunked {
         Ok(State::Size { digits: digits + 1 })
     }
 
-    fn extension(&mut self, started: bool, byte: u8) -> Result<State, ChunkFault> {
+    fn extension(&mut self, place: Extension, byte: u8) -> Result<State, ChunkFault> {
         if byte == b'\r' {
-            // Blanks that lead to no extension mean a line end to some parsers and not to others.
-            let stray_blank = !started && self.line_bytes > 0;
-            return if stray_blank { Err(ChunkFault::Size) } else { Ok(State::SizeLf) };
+            return if place.may_end() { Ok(State::SizeLf) } else { Err(ChunkFault::Extension) };
         }
         self.line_bytes += 1;
         self.extension_bytes += 1;
@@ -204,20 +273,19 @@ impl Chunked {
         {
             return Err(ChunkFault::ExtensionsTooLong);
         }
-        match (started, byte) {
-            (_, b';') => Ok(State::Extension { started: true }),
-            (_, b' ' | b'\t') => Ok(State::Extension { started }),
-            (true, 0x21..=0x7e | 0x80..) => Ok(State::Extension { started: true }),
-            (true | false, _) => Err(ChunkFault::Extension),
-        }
+        place.next(byte).map(State::Extension).ok_or(ChunkFault::Extension)
     }
 
     fn end_of_size(&mut self, byte: u8) -> Result<State, ChunkFault> {
-        match (byte, self.remaining) {
-            (b'\n', 0) => Ok(State::Trailers),
-            (b'\n', _) => Ok(State::Data),
-            (_, _) => Err(ChunkFault::Extension),
+        if byte != b'\n' {
+            return Err(ChunkFault::Extension);
         }
+        if self.remaining == 0 {
+            return Ok(State::Trailers);
+        }
+        self.allowance =
+            self.allowance.checked_sub(self.remaining).ok_or(ChunkFault::TooLarge)?;
+        Ok(State::Data)
     }
 }
 
@@ -278,7 +346,14 @@ mod tests {
             (b" 4\r\n", ChunkFault::Size),
             (b"4\nWiki", ChunkFault::Size),
             (b"1000000000000000\r\n", ChunkFault::Size),
-            (b"4 \r\nWiki\r\n", ChunkFault::Size),
+            (b"4 \r\nWiki\r\n", ChunkFault::Extension),
+            (b"4;a \r\nWiki\r\n", ChunkFault::Extension),
+            (b"4;\r\nWiki\r\n", ChunkFault::Extension),
+            (b"4;=1\r\nWiki\r\n", ChunkFault::Extension),
+            (b"4;a=\r\nWiki\r\n", ChunkFault::Extension),
+            (b"4;a=\"\r\nWiki\r\n", ChunkFault::Extension),
+            (b"4;a=\"b\\\"\r\nWiki\r\n", ChunkFault::Extension),
+            (b"4;a b\r\nWiki\r\n", ChunkFault::Extension),
             (b"4 4\r\n", ChunkFault::Extension),
             (b"4;a\nb\r\n", ChunkFault::Extension),
             (b"4;a\0b\r\n", ChunkFault::Extension),
@@ -289,6 +364,23 @@ mod tests {
         ] {
             assert_eq!(decode(&[wire]), Err(fault), "{:?}", String::from_utf8_lossy(wire));
         }
+    }
+
+    #[test]
+    fn well_formed_extensions_are_skipped() {
+        for line in ["4;a", "4;a=b", "4 ; a = \"b;\\\"c\" ; d", "4\t;a=\"\";b", "4;a;b;c=1"] {
+            let wire = format!("{line}\r\nWiki\r\n0\r\n");
+            assert_eq!(decode(&[wire.as_bytes()]).unwrap().payload, b"Wiki", "{line}");
+        }
+    }
+
+    #[test]
+    fn a_chunk_over_the_allowance_is_refused_by_its_size_line() {
+        let wire = b"4\r\nWiki\r\n5\r\npedia\r\n0\r\n";
+        assert!(Chunked::new().limited(9).advance(wire).unwrap().at_trailers);
+        assert_eq!(Chunked::new().limited(8).advance(wire), Err(ChunkFault::TooLarge));
+        let before_the_data = &wire[..12];
+        assert_eq!(Chunked::new().limited(8).advance(before_the_data), Err(ChunkFault::TooLarge));
     }
 
     #[test]

@@ -164,8 +164,13 @@ pub fn request(
     writer.bytes(b" HTTP/1.1\r\nHost: ");
     writer.bytes(line.host.as_bytes());
     writer.bytes(b"\r\n");
+    if let Some(left) = head.max_forwards {
+        writer.bytes(b"Max-Forwards: ");
+        writer.decimal(left.saturating_sub(1));
+        writer.bytes(b"\r\n");
+    }
     let dropped = head.dropped | head.forwarding;
-    writer.kept(&head.fields, dropped, edits);
+    writer.kept(head.fields, dropped, edits);
     match head.body {
         // A length of 0 that was said is repeated: a POST without a length is another request.
         Body::Done if had_length(head) => writer.length(0),
@@ -197,7 +202,7 @@ fn forwarding(
     edits: &HeaderEdits,
 ) {
     let edited = !edits.is_empty();
-    let given = if hop.trusted && head.forwarding != 0 { &head.fields[..] } else { &[] };
+    let given = if hop.trusted && head.forwarding != 0 { head.fields } else { &[] };
     let believed = |name: &'static str| {
         let named = given.iter().filter(move |field| field.name.eq_ignore_ascii_case(name));
         named.map(|field| field.value)
@@ -219,7 +224,10 @@ fn forwarding(
     }
     if wanted("x-forwarded-host") {
         let host = believed("x-forwarded-host").next().unwrap_or(head.host.as_bytes());
-        writer.field("X-Forwarded-Host", host);
+        // HTTP/1.0 may come without.
+        if !host.is_empty() {
+            writer.field("X-Forwarded-Host", host);
+        }
     }
     if wanted("x-request-id") {
         match believed("x-request-id").next() {
@@ -255,7 +263,7 @@ pub fn response(
     writer.bytes(b" ");
     writer.bytes(head.reason.as_bytes());
     writer.bytes(b"\r\n");
-    writer.kept(&head.fields, head.dropped, edits);
+    writer.kept(head.fields, head.dropped, edits);
     let without_body = matches!(head.status, 100..200 | 204);
     match (body, head.claimed_length) {
         _ if without_body => {}

@@ -42,6 +42,9 @@ pub enum Known {
     XForwardedProto,
     /// `X-Request-Id`.
     XRequestId,
+    /// One of the above with underscores: no field of ours, but `CGI` and its heirs hand both to
+    /// the application under the same name.
+    Lookalike,
     /// Anything else.
     Other,
 }
@@ -69,8 +72,31 @@ pub fn known(name: &str) -> Known {
         16 if is("x-forwarded-host") => Known::XForwardedHost,
         17 if is("transfer-encoding") => Known::TransferEncoding,
         17 if is("x-forwarded-proto") => Known::XForwardedProto,
+        10..=17 if lookalike(name) => Known::Lookalike,
         _ => Known::Other,
     }
+}
+
+/// Whether `name` is one that must not be forged, spelt with underscores.
+fn lookalike(name: &str) -> bool {
+    const NAMES: [&str; 7] = [
+        "content-length",
+        "transfer-encoding",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-request-id",
+        "proxy-connection",
+    ];
+    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    memchr::memchr(b'_', name.as_bytes()).is_some()
+        && NAMES.iter().any(|other| name.bytes().map(dashed).eq(other.bytes()))
+}
+
+/// Whether `byte` may stand in a token (RFC 9110 section 5.6.2).
+#[must_use]
+pub fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Fields that may not stand in a trailer section: framing, routing, and what a recipient would
@@ -161,6 +187,16 @@ mod tests {
             ["", ":80", "a@b", "a b", "a/b", "a,b", "[::1", "[x]", "a:b", "a:123456", "a%41", "a:1:2"]
         {
             assert!(!valid_host(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn underscores_do_not_make_a_field_of_ours() {
+        for name in ["Content_Length", "transfer_Encoding", "X_Forwarded-For", "X_REQUEST_ID"] {
+            assert_eq!(known(name), Known::Lookalike, "{name}");
+        }
+        for name in ["my_content_length", "x_custom_one", "some_other_name"] {
+            assert_eq!(known(name), Known::Other, "{name}");
         }
     }
 

@@ -16,7 +16,7 @@ use ringway_router::{
 use super::answer::{self, Answer};
 use super::body::Body;
 use super::compose::{self, Hop, Line, Overflow, Persistence};
-use super::request::{self, RequestHead};
+use super::request::{self, Fields, RequestHead};
 use crate::connection::Peer;
 use crate::outcome::{Cause, Failure};
 use crate::shared::Running;
@@ -101,7 +101,8 @@ pub struct Context<'a> {
 /// # Errors
 /// When the head does not fit in `out`; nothing is decided then.
 pub fn plan(context: &Context<'_>, head: &[u8], out: &mut Block) -> Result<Plan, Overflow> {
-    let request = match request::parse(head) {
+    let mut fields = Fields::new_const();
+    let request = match request::parse(head, &mut fields) {
         Ok(request) => request,
         Err(fault) => {
             return Ok(Plan::Refuse(Refused {
@@ -134,7 +135,7 @@ pub fn plan(context: &Context<'_>, head: &[u8], out: &mut Block) -> Result<Plan,
         path,
         query: request.query,
         method: request.method,
-        fields: &request.fields,
+        fields: request.fields,
     };
     let Some(rule_id) = context.running.table.route(&key) else {
         return Ok(refuse(context, &request, 0, Cause::NoRoute.into()));

@@ -17,6 +17,7 @@ use super::compose::{self, Overflow, Persistence};
 use super::connection::grow;
 use super::plan::Forward;
 use super::relay::{Coding, Relay, RelayFault};
+use super::request::Fields;
 use super::response::{self, ResponseHead};
 use super::scan::{Scan, Scanner};
 use crate::io::deadlines::after;
@@ -210,7 +211,8 @@ impl Reply<'_> {
         let malformed = |detail: &dyn std::fmt::Display| {
             Step::Refuse(Failure::with(Cause::UpstreamMalformed, detail))
         };
-        let head = match response::parse(head, self.forward.to_head) {
+        let mut fields = Fields::new_const();
+        let head = match response::parse(head, &mut fields, self.forward.to_head) {
             Ok(head) => head,
             Err(fault) => return malformed(&fault),
         };

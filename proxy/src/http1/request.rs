@@ -20,7 +20,7 @@ use super::fields::{self, Known};
 use crate::limits::HEAD_FIELDS_MAX;
 use crate::outcome::Cause;
 
-/// The fields of one head.
+/// Room for the fields of one head. Four kilobytes: it stays where the caller has it.
 pub type Fields<'b> = ArrayVec<Field<'b>, HEAD_FIELDS_MAX>;
 
 /// A set of fields of one head, by index.
@@ -68,6 +68,12 @@ pub enum RequestFault {
     /// CONNECT.
     #[error("CONNECT is not allowed here")]
     Connect,
+    /// TRACE with a body, which it must not have (RFC 9110 section 9.3.8).
+    #[error("a TRACE request has no body")]
+    TraceBody,
+    /// `Max-Forwards` that is no number, or more than one of them.
+    #[error("the Max-Forwards is not one decimal number")]
+    MaxForwards,
 }
 
 impl RequestFault {
@@ -87,7 +93,9 @@ impl RequestFault {
             | Self::HostInvalid
             | Self::ContentLength
             | Self::TwoFramings
-            | Self::TransferEncoding => Cause::RequestMalformed,
+            | Self::TransferEncoding
+            | Self::TraceBody
+            | Self::MaxForwards => Cause::RequestMalformed,
         }
     }
 }
@@ -107,7 +115,7 @@ pub struct RequestHead<'b> {
     /// Whether it is HTTP/1.0.
     pub is_http10: bool,
     /// All fields, in their order.
-    pub fields: Fields<'b>,
+    pub fields: &'b [Field<'b>],
     /// Fields that end here: hop-by-hop ones, those that `Connection` names, and those that the
     /// proxy writes itself.
     pub dropped: FieldSet,
@@ -118,9 +126,10 @@ pub struct RequestHead<'b> {
     pub body: Body,
     /// Whether the connection may serve another request after this one.
     pub keep_alive: bool,
-    /// Whether the client waits for 100 before it sends the body.
-    pub expects_continue: bool,
-    /// The protocols that the client would switch to; never h2c.
+    /// `Max-Forwards`, where it counts: in TRACE and OPTIONS (RFC 9110 section 7.6.2).
+    pub max_forwards: Option<u64>,
+    /// The protocols that the client would switch to, if it may: never another version of HTTP or
+    /// TLS, never with a body on the way.
     pub upgrade: Option<&'b [u8]>,
     /// Whether the client takes trailers.
     pub wants_trailers: bool,
@@ -136,16 +145,21 @@ struct Gathered<'b> {
     keep_alive: bool,
     upgrade_named: bool,
     upgrade: Option<&'b [u8]>,
-    expects_continue: bool,
+    upgrade_refused: bool,
+    max_forwards: Option<u64>,
     wants_trailers: bool,
     named: bool,
 }
 
-/// Parses a head that the scanner found complete: `head` ends with its empty line.
+/// Parses a head that the scanner found complete: `head` ends with its empty line. `fields` is
+/// empty before.
 ///
 /// # Errors
 /// What is wrong with it. The connection is of no use afterwards.
-pub fn parse(head: &[u8]) -> Result<RequestHead<'_>, RequestFault> {
+pub fn parse<'f, 'b: 'f>(
+    head: &'b [u8],
+    fields: &'f mut Fields<'b>,
+) -> Result<RequestHead<'f>, RequestFault> {
     let mut slots = [const { MaybeUninit::uninit() }; HEAD_FIELDS_MAX];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(head, &mut slots) {
@@ -160,15 +174,20 @@ pub fn parse(head: &[u8]) -> Result<RequestHead<'_>, RequestFault> {
     let is_http10 = request.version == Some(0);
     let target = Target::parse(method, request.path.unwrap_or_default())?;
 
-    let fields: Fields<'_> =
-        request.headers.iter().map(|field| Field { name: field.name, value: field.value }).collect();
+    fields.extend(request.headers.iter().map(|field| Field { name: field.name, value: field.value }));
+    let fields = fields.as_slice();
     let mut dropped = 0;
     let mut forwarding = 0;
     let mut gathered = Gathered::default();
+    let counts_forwards = matches!(method, "TRACE" | "OPTIONS");
     for (index, field) in fields.iter().enumerate() {
-        gather(&mut gathered, field, is_http10)?;
-        match fields::known(field.name) {
-            Known::Other | Known::Date | Known::Trailer | Known::MaxForwards | Known::Expect => {}
+        let known = fields::known(field.name);
+        gather(&mut gathered, known, field, is_http10)?;
+        match known {
+            Known::Other | Known::Date | Known::Trailer => {}
+            // A client of HTTP/1.0 does not wait (RFC 9110 section 10.1.1).
+            Known::Expect if !is_http10 => {}
+            Known::MaxForwards if !counts_forwards => {}
             Known::XForwardedFor
             | Known::XForwardedHost
             | Known::XForwardedProto
@@ -178,8 +197,18 @@ pub fn parse(head: &[u8]) -> Result<RequestHead<'_>, RequestFault> {
         }
     }
     if gathered.named {
-        dropped |= named_by_connection(&fields);
+        dropped |= named_by_connection(fields);
     }
+    let body = match (gathered.chunked, gathered.length) {
+        (true, Some(_)) => return Err(RequestFault::TwoFramings),
+        (true, None) => Body::chunked(),
+        (false, length) => Body::of_length(length.unwrap_or(0)),
+    };
+    if method == "TRACE" && !body.is_done() {
+        return Err(RequestFault::TraceBody);
+    }
+    let may_upgrade =
+        gathered.upgrade_named && !gathered.upgrade_refused && !is_http10 && body.is_done();
     Ok(RequestHead {
         method,
         path: target.path,
@@ -188,14 +217,10 @@ pub fn parse(head: &[u8]) -> Result<RequestHead<'_>, RequestFault> {
         is_http10,
         dropped,
         forwarding,
-        body: match (gathered.chunked, gathered.length) {
-            (true, Some(_)) => return Err(RequestFault::TwoFramings),
-            (true, None) => Body::chunked(),
-            (false, length) => Body::of_length(length.unwrap_or(0)),
-        },
+        body,
         keep_alive: !gathered.close && (!is_http10 || gathered.keep_alive),
-        expects_continue: gathered.expects_continue && !is_http10,
-        upgrade: gathered.upgrade.filter(|_| gathered.upgrade_named && !is_http10),
+        max_forwards: gathered.max_forwards.filter(|_| counts_forwards),
+        upgrade: gathered.upgrade.filter(|_| may_upgrade),
         wants_trailers: gathered.wants_trailers,
         fields,
     })
@@ -217,10 +242,11 @@ fn version_fault(head: &[u8]) -> RequestFault {
 
 fn gather<'b>(
     gathered: &mut Gathered<'b>,
+    known: Known,
     field: &Field<'b>,
     is_http10: bool,
 ) -> Result<(), RequestFault> {
-    match fields::known(field.name) {
+    match known {
         Known::Host => {
             if gathered.host.replace(field.value).is_some() {
                 return Err(RequestFault::HostRepeated);
@@ -254,17 +280,19 @@ fn gather<'b>(
             }
         }
         Known::Upgrade => {
-            let h2c = |protocol: &[u8]| protocol.eq_ignore_ascii_case(b"h2c");
-            // An upgrade to h2c would carry requests past every rule of this proxy.
-            if !fields::list(field.value).any(h2c) {
-                gathered.upgrade = Some(field.value);
-            }
+            gathered.upgrade_refused |= fields::list(field.value).any(carries_requests);
+            gathered.upgrade_refused |= gathered.upgrade.replace(field.value).is_some();
         }
         Known::Expect => {
-            if !field.value.eq_ignore_ascii_case(b"100-continue") {
+            if !field.value.eq_ignore_ascii_case(b"100-continue") && !is_http10 {
                 return Err(RequestFault::Expectation);
             }
-            gathered.expects_continue = true;
+        }
+        Known::MaxForwards => {
+            let count = fields::content_length(field.value).ok_or(RequestFault::MaxForwards)?;
+            if gathered.max_forwards.replace(count).is_some() {
+                return Err(RequestFault::MaxForwards);
+            }
         }
         Known::Te => {
             let trailers = |coding: &[u8]| coding.eq_ignore_ascii_case(b"trailers");
@@ -275,14 +303,21 @@ fn gather<'b>(
     Ok(())
 }
 
+/// Whether an upgrade to `protocol` would carry requests past every rule of this proxy.
+fn carries_requests(protocol: &[u8]) -> bool {
+    let begins = |name: &[u8]| {
+        protocol.get(..name.len()).is_some_and(|front| front.eq_ignore_ascii_case(name))
+    };
+    begins(b"h2") || begins(b"http") || begins(b"tls")
+}
+
 /// Anything but the one word `chunked`: a list that misuses it is malformed, a coding that we do
 /// not speak is not implemented (RFC 9112 section 6.1).
 fn coding_fault(value: &[u8]) -> RequestFault {
-    let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     let mut last_is_chunked = false;
     let mut chunked = 0;
     for coding in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-        if coding.is_empty() || !coding.iter().all(token) {
+        if coding.is_empty() || !coding.iter().copied().all(fields::is_token) {
             return RequestFault::TransferEncoding;
         }
         last_is_chunked = coding.eq_ignore_ascii_case(b"chunked");
@@ -347,6 +382,10 @@ impl<'b> Target<'b> {
             [b'/', ..] => (None, target),
             _ => Self::absolute(target)?,
         };
+        if method == "OPTIONS" && rest.is_empty() {
+            // The whole server, asked for through a proxy (RFC 9112 section 3.2.4).
+            return Ok(Self { path: "*", query: None, authority });
+        }
         let (path, query) = match rest.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (rest, None),

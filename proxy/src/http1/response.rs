@@ -42,7 +42,7 @@ pub struct ResponseHead<'b> {
     /// The reason phrase, perhaps empty.
     pub reason: &'b str,
     /// All fields, in their order.
-    pub fields: Fields<'b>,
+    pub fields: &'b [Field<'b>],
     /// Fields that end here.
     pub dropped: FieldSet,
     /// The body, for the method that was asked with.
@@ -70,11 +70,16 @@ struct Gathered<'b> {
     upgrade: Option<&'b [u8]>,
 }
 
-/// Parses a head that the scanner found complete. `to_head` says that the request was HEAD.
+/// Parses a head that the scanner found complete. `fields` is empty before; `to_head` says that
+/// the request was HEAD.
 ///
 /// # Errors
 /// What is wrong with it. The connection is of no use afterwards.
-pub fn parse(head: &[u8], to_head: bool) -> Result<ResponseHead<'_>, ResponseFault> {
+pub fn parse<'f, 'b: 'f>(
+    head: &'b [u8],
+    fields: &'f mut Fields<'b>,
+    to_head: bool,
+) -> Result<ResponseHead<'f>, ResponseFault> {
     let mut slots = [const { MaybeUninit::uninit() }; HEAD_FIELDS_MAX];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default()
@@ -88,11 +93,9 @@ pub fn parse(head: &[u8], to_head: bool) -> Result<ResponseHead<'_>, ResponseFau
     let is_http10 = response.version == Some(0);
     let status = response.code.filter(|&code| code >= 100).ok_or(ResponseFault::Status)?;
 
-    let fields: Fields<'_> = response
-        .headers
-        .iter()
-        .map(|field| Field { name: field.name, value: field.value })
-        .collect();
+    let parsed = response.headers.iter();
+    fields.extend(parsed.map(|field| Field { name: field.name, value: field.value }));
+    let fields = fields.as_slice();
     let mut dropped = 0;
     let mut gathered = Gathered::default();
     for (index, field) in fields.iter().enumerate() {
@@ -101,7 +104,7 @@ pub fn parse(head: &[u8], to_head: bool) -> Result<ResponseHead<'_>, ResponseFau
         }
     }
     if gathered.named {
-        dropped |= named_by_connection(&fields);
+        dropped |= named_by_connection(fields);
     }
     if gathered.chunked && gathered.length.is_some() {
         return Err(ResponseFault::TwoFramings);
