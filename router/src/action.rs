@@ -298,3 +298,6 @@ pub struct Respond {
     /// Further fields.
     pub headers: Box<[(Box<str>, Box<str>)]>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,28 +77,26 @@ pub(crate) fn name_is_valid(name: &str) -> Result<(), &'static str> {
     if name.len() > HOST_BYTES_MAX {
         return Err("a host has at most 253 bytes");
     }
-    if name.split('.').count() > HOST_LABELS_MAX {
-        return Err("a host has at most 63 labels");
-    }
-    if name.contains('*') {
-        return Err("`*` stands only as the first label");
-    }
-    if name.contains(':') {
-        return Err("a host has no port");
-    }
-    if !name.is_ascii() {
-        return Err("write names in other scripts in their xn-- form");
-    }
-    for label in name.split('.') {
-        if label.is_empty() {
-            return Err("an empty label");
+    let (mut labels, mut length) = (1, 0);
+    for byte in name.bytes() {
+        match byte {
+            b'.' if length == 0 => return Err("an empty label"),
+            b'.' => (labels, length) = (labels + 1, 0),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => length += 1,
+            b'*' => return Err("`*` stands only as the first label"),
+            b':' => return Err("a host has no port"),
+            0x80.. => return Err("write names in other scripts in their xn-- form"),
+            _ => return Err("a host has letters, digits, `-`, `_` and dots"),
         }
-        if label.len() > 63 {
+        if length > 63 {
             return Err("a label has at most 63 bytes");
         }
-        if !label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
-            return Err("a host has letters, digits, `-`, `_` and dots");
-        }
+    }
+    if length == 0 {
+        return Err("an empty label");
+    }
+    if labels > HOST_LABELS_MAX {
+        return Err("a host has at most 63 labels");
     }
     Ok(())
 }

@@ -226,7 +226,7 @@ impl<'c> Checker<'c, '_> {
     }
 
     fn listeners(&mut self) {
-        let (mut names, mut addresses) = (HashMap::new(), HashMap::new());
+        let (mut names, mut addresses) = (HashMap::default(), HashMap::new());
         for (index, listener) in self.config.listeners.iter().enumerate() {
             let at = At::item("listeners", index);
             self.name(&at, &listener.name, index, &mut names, "listeners");
@@ -251,7 +251,7 @@ impl<'c> Checker<'c, '_> {
         at: &At<'_>,
         name: &'c str,
         index: usize,
-        taken: &mut HashMap<&'c str, usize>,
+        taken: &mut HashMap<&'c str, usize, FixedState>,
         list: &str,
     ) {
         let at = at.field("name");
@@ -259,11 +259,9 @@ impl<'c> Checker<'c, '_> {
         if name.is_empty() {
             return;
         }
-        match taken.get(name) {
-            Some(first) => {
-                self.refuse(&at, format!("{list}[{first}] is called `{name}` already"));
-            }
-            None => _ = taken.insert(name, index),
+        let first = *taken.entry(name).or_insert(index);
+        if first != index {
+            self.refuse(&at, format!("{list}[{first}] is called `{name}` already"));
         }
     }
 
@@ -298,7 +296,8 @@ impl<'c> Checker<'c, '_> {
     }
 
     fn routes(&mut self) {
-        let mut names = HashMap::with_capacity(self.config.routes.len());
+        let mut names =
+            HashMap::with_capacity_and_hasher(self.config.routes.len(), FixedState::default());
         for (index, route) in self.config.routes.iter().enumerate() {
             let at = At::item("routes", index);
             self.name(&at, &route.name, index, &mut names, "routes");
@@ -345,7 +344,8 @@ impl<'c> Checker<'c, '_> {
     }
 
     fn clusters(&mut self) {
-        let mut names = HashMap::with_capacity(self.config.clusters.len());
+        let mut names =
+            HashMap::with_capacity_and_hasher(self.config.clusters.len(), FixedState::default());
         for (index, cluster) in self.config.clusters.iter().enumerate() {
             let at = At::item("clusters", index);
             self.name(&at, &cluster.name, index, &mut names, "clusters");

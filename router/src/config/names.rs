@@ -17,7 +17,8 @@ pub(super) fn name(text: &str) -> Check {
     if text.len() > NAME_BYTES_MAX {
         return Err(format!("a name has at most {NAME_BYTES_MAX} bytes"));
     }
-    if text.chars().any(char::is_control) {
+    let control = |text: &str| text.chars().any(char::is_control);
+    if text.bytes().any(|byte| byte < 0x20 || byte >= 0x7f) && control(text) {
         return Err("a name has no control characters".to_owned());
     }
     Ok(())

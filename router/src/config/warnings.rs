@@ -15,7 +15,7 @@ use super::{
 };
 use crate::problem::{Problem, Sink};
 
-/// Matches compared with each other for one host and path; more only with equal ones.
+/// Matches of one host and path that a later one is compared with: the last ones before it.
 const COMPARED_MAX: usize = 64;
 
 /// Remarks on a configuration without errors.
@@ -82,10 +82,41 @@ struct Unit<'c> {
 /// What puts matches side by side: host and path condition.
 type Key<'c> = (&'c str, Option<&'c PathConfig>);
 
+/// Matches seen so far, those of one key in a list.
+struct Earlier<'c> {
+    /// The last match of each key.
+    last: HashMap<Key<'c>, u32, FixedState>,
+    /// Each match with the one of its key before it, or with its own number.
+    units: Vec<(Unit<'c>, u32)>,
+}
+
+impl<'c> Earlier<'c> {
+    /// Adds a match; gives the rule that hides it.
+    fn add(&mut self, key: Key<'c>, unit: Unit<'c>) -> Option<u32> {
+        let number = self.units.len() as u32;
+        let last = self.last.entry(key).or_insert(number);
+        let before = std::mem::replace(last, number);
+        self.units.push((unit, before));
+        let (mut at, mut hidden_by) = (number, None);
+        for _ in 0..COMPARED_MAX {
+            let (_, before) = self.units[at as usize];
+            if before == at {
+                break;
+            }
+            at = before;
+            let (before, _) = &self.units[at as usize];
+            if before.rule != unit.rule && hides(before, &unit) {
+                hidden_by = Some(before.rule);
+            }
+        }
+        hidden_by
+    }
+}
+
 fn unreachable(config: &Config, sink: &mut Sink) {
     let (mut places, mut reached) = (Vec::new(), Vec::new());
-    let mut earlier: HashMap<Key<'_>, Vec<Unit<'_>>, FixedState> = HashMap::default();
-    earlier.reserve(config.routes.len());
+    let last = HashMap::with_capacity_and_hasher(config.routes.len(), FixedState::default());
+    let mut earlier = Earlier { last, units: Vec::with_capacity(config.routes.len()) };
     for (route_nth, route) in config.routes.iter().enumerate() {
         for (rule_nth, rule) in route.rules.iter().enumerate() {
             let number = places.len() as u32;
@@ -104,7 +135,7 @@ fn unreachable(config: &Config, sink: &mut Sink) {
 
 /// Adds the matches of a rule. `Err` names a rule that hides it, if all its matches are hidden.
 fn reach<'c>(
-    earlier: &mut HashMap<Key<'c>, Vec<Unit<'c>>, FixedState>,
+    earlier: &mut Earlier<'c>,
     route: &'c RouteConfig,
     rule: &'c RuleConfig,
     number: u32,
@@ -117,13 +148,10 @@ fn reach<'c>(
         let every = rule.matches.is_empty().then_some(None);
         for config in rule.matches.iter().map(Some).chain(every) {
             let unit = Unit { rule: number, route, config };
-            let same = earlier.entry((host, path(config))).or_default();
-            let before = same.iter().take(COMPARED_MAX);
-            match before.into_iter().find(|before| before.rule != number && hides(before, &unit)) {
-                Some(before) => hidden_by = Some(before.rule),
+            match earlier.add((host, path(config)), unit) {
+                Some(rule) => hidden_by = Some(rule),
                 None => reached = true,
             }
-            same.push(unit);
         }
     }
     match hidden_by {

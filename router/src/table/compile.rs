@@ -151,6 +151,8 @@ struct Builder<'c> {
     units: Vec<Unit>,
     regexes: HashMap<&'c str, u32, foldhash::fast::FixedState>,
     methods: HashMap<&'c str, u16, foldhash::fast::FixedState>,
+    /// Where in the text a path stands: hosts with the same path share it.
+    path_texts: HashMap<&'c str, u32, foldhash::fast::FixedState>,
     listeners: HashMap<&'c str, usize, foldhash::fast::FixedState>,
 }
 
@@ -164,6 +166,7 @@ impl<'c> Builder<'c> {
             units: Vec::with_capacity(config.routes.len()),
             regexes: HashMap::default(),
             methods: HashMap::default(),
+            path_texts: HashMap::default(),
             listeners: listeners.map(|(number, l)| (l.name.as_str(), number)).collect(),
         };
         let any = Host { text: 0, len: 0, suffix: true, group: Group::default() };
@@ -193,7 +196,7 @@ impl<'c> Builder<'c> {
         }
     }
 
-    fn unit(&mut self, host: u32, config: &MatchConfig, candidate: Candidate) {
+    fn unit(&mut self, host: u32, config: &'c MatchConfig, candidate: Candidate) {
         let mut regex = 0;
         let mut regex_len = 0;
         let place = match &config.path {
@@ -273,7 +276,7 @@ impl<'c> Builder<'c> {
     }
 
     /// The number of an exact path or prefix of a host.
-    fn path(&mut self, host: u32, path: &str, exact: bool) -> u32 {
+    fn path(&mut self, host: u32, path: &'c str, exact: bool) -> u32 {
         let index = &mut self.index;
         let hash = slots::hash(path_space(host, exact), path.as_bytes());
         let known = index.path_slots.find(hash, |number| {
@@ -290,8 +293,10 @@ impl<'c> Builder<'c> {
         index.hosts[host as usize].group.paths |= 1 << segments;
         let number = index.paths.len() as u32;
         index.path_slots.insert(hash, number);
-        let text = index.text.len() as u32;
-        index.text.push_str(path);
+        let text = *self.path_texts.entry(path).or_insert_with(|| {
+            index.text.push_str(path);
+            (index.text.len() - path.len()) as u32
+        });
         let len = path.len() as u16;
         index.paths.push(Path { host, text, len, exact, candidates: Range::default() });
         number
