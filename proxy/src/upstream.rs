@@ -11,6 +11,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use ringway_router::{Cluster, ClusterId, EndpointSlot, InFlight};
 use ringway_stats::clock::now_ns;
@@ -104,19 +105,20 @@ pub enum Want {
 }
 
 /// Picks an endpoint of `cluster` and gets a connection to it. When connecting fails another
-/// endpoint is tried: nothing has been sent yet.
+/// endpoint is tried: nothing has been sent yet. No attempt goes on past `deadline_ns`.
 ///
 /// # Errors
-/// [`Cause::NoEndpoint`], or the last attempt's failure.
+/// [`Cause::NoEndpoint`], [`Cause::UpstreamTimeout`] past the deadline, or the last attempt's
+/// failure.
 pub async fn acquire(
     worker: &Rc<Worker>,
     snapshot: &Rc<Snapshot>,
     cluster: ClusterId,
     peer: &Peer,
     want: Want,
-    avoid: Option<EndpointSlot>,
+    deadline_ns: u64,
 ) -> Result<Upstream, Failure> {
-    let mut avoid = avoid;
+    let mut avoid = None;
     let mut attempt = 1;
     loop {
         let picked = pick(worker, snapshot, cluster, avoid)?;
@@ -131,10 +133,13 @@ pub async fn acquire(
                 reused: true,
             });
         }
-        match connect(worker, picked, peer).await {
+        match connect(worker, picked, peer, deadline_ns).await {
             Ok(upstream) => return Ok(upstream),
             Err((failure, slot)) => {
                 worker.shard.connect_failures.increment();
+                if failure.cause == Cause::ConnectTimeout && now_ns() >= deadline_ns {
+                    return Err(Failure { cause: Cause::UpstreamTimeout, ..failure });
+                }
                 if attempt == CONNECT_ATTEMPTS_MAX
                     || snapshot.running.endpoints.cluster(cluster).len() < 2
                 {
@@ -157,7 +162,7 @@ pub async fn open(
     cluster: ClusterId,
     peer: &Peer,
 ) -> Result<Upstream, Failure> {
-    acquire(worker, snapshot, cluster, peer, Want::Fresh, None).await
+    acquire(worker, snapshot, cluster, peer, Want::Fresh, u64::MAX).await
 }
 
 fn pick(
@@ -189,10 +194,12 @@ async fn connect(
     worker: &Rc<Worker>,
     picked: Picked,
     peer: &Peer,
+    deadline_ns: u64,
 ) -> Result<Upstream, (Failure, EndpointSlot)> {
     let Picked { address, slot, .. } = picked;
     let cluster = picked.cluster();
-    let timeout = cluster.connect_timeout;
+    let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns()));
+    let timeout = cluster.connect_timeout.min(left);
     let version = cluster.send_proxy_protocol;
     let failed = |error: io::Error| {
         let cause = match error.kind() {

@@ -131,7 +131,8 @@ pub fn write_failure(
     // 405 must say what is allowed (RFC 9110 section 15.5.6): an empty list, for a tunnel.
     let allow = (failure.cause == Cause::ConnectMethod).then(|| ("Allow".into(), "".into()));
     let answer = Answer {
-        status: failure.cause.status(),
+        // 499 is for records: on the wire it would be a status that nobody knows.
+        status: if failure.cause.status() == 499 { 400 } else { failure.cause.status() },
         cause: Some(failure.cause),
         location: None,
         fields: allow.as_slice(),

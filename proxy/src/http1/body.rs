@@ -36,6 +36,16 @@ impl Body {
         Self::Chunked(Chunked::new())
     }
 
+    /// The same body, refused when its chunks carry more than `payload_max` bytes. A length is
+    /// the caller's to compare.
+    #[must_use]
+    pub fn limited(self, payload_max: u64) -> Self {
+        match self {
+            Self::Chunked(chunked) => Self::Chunked(chunked.limited(payload_max)),
+            Self::Done | Self::Length(_) | Self::Trailers | Self::UntilClose => self,
+        }
+    }
+
     /// Whether everything has been taken.
     #[must_use]
     pub fn is_done(&self) -> bool {

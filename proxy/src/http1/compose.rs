@@ -52,6 +52,18 @@ pub enum Persistence {
     Upgrade,
 }
 
+impl Persistence {
+    /// Open or not, in the words of the client's version.
+    #[must_use]
+    pub fn of(keep: bool, is_http10: bool) -> Self {
+        match (keep, is_http10) {
+            (false, _) => Self::Close,
+            (true, true) => Self::OpenHttp10,
+            (true, false) => Self::Open,
+        }
+    }
+}
+
 /// Bytes into a block; remembers when one did not fit.
 pub struct Writer<'b> {
     block: &'b mut Block,
@@ -274,6 +286,11 @@ pub fn response(
     }
     if !head.dated && head.status >= 200 {
         writer.field("Date", date);
+    }
+    // 426 says what to upgrade to (RFC 9110 section 15.5.22).
+    if let (426, Some(protocols)) = (head.status, head.upgrade) {
+        writer.bytes(b"Connection: Upgrade\r\n");
+        writer.field("Upgrade", protocols);
     }
     match persistence {
         Persistence::Open => {}

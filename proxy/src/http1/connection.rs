@@ -153,7 +153,7 @@ impl Connection {
                 return Awaited::Fault(Failure::with(Cause::RequestMalformed, detail));
             }
             if input.spare() == 0 {
-                input = grow(input);
+                input = widen(input);
             }
             let due_ns = *due_ns.get_or_insert_with(|| after(now_ns(), self.patience(true)));
             input = match self.socket.recv_until(input, due_ns).await {
@@ -203,9 +203,14 @@ fn scan_failure(fault: ScanFault) -> Failure {
     Failure::with(cause, fault)
 }
 
-/// A larger block with the same data at its front.
+/// A block with the same data and room behind it: the same one if requests that are answered stand
+/// in front, else a larger one.
 #[must_use]
-pub fn grow(block: Block) -> Block {
+pub fn widen(mut block: Block) -> Block {
+    if block.headroom() > 0 {
+        block.compact();
+        return block;
+    }
     let mut larger = Block::large();
     let fits = larger.push(block.data());
     debug_assert!(fits, "heads are bounded below the large block");

@@ -15,6 +15,7 @@
 //! - One outcome is recorded per exchange.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::ops::Range;
 use std::pin::pin;
 use std::rc::Rc;
@@ -22,13 +23,14 @@ use std::rc::Rc;
 use ringway_stats::clock::now_ns;
 
 use super::answer;
-use super::body::Body;
+use super::chunked::ChunkFault;
 use super::compose::Persistence;
 use super::connection::{Connection, linger};
 use super::plan::{self, Answered, Context, Forward, Plan, Refused};
-use super::relay::{Coding, Relay, RelayFault};
+use super::relay::{Coding, Relay, RelayFault, Side};
 use super::reply::{Reply, ReplyEnd, ReplyFault};
 use crate::io::deadlines::{Expiry, after};
+use crate::io::notify::Notify;
 use crate::io::race::{self, Either};
 use crate::io::socket::{Glimpse, Socket};
 use crate::limits::{ABORT_WATCH_DELAY, LINGER_TIME};
@@ -83,6 +85,7 @@ pub async fn run(connection: &Connection, input: Block, head: Range<usize>) -> F
                 failure: Cause::HeadGrowth.into(),
                 to_head: false,
                 persistence: Persistence::Close,
+                body_bytes: 0,
             };
             exchange.refuse(refused, input).await
         }
@@ -96,6 +99,8 @@ struct Progress {
     sent_ns: Cell<u64>,
     upstream_ns: Cell<u64>,
     endpoint: Cell<Option<std::net::SocketAddr>>,
+    /// The kernel reports a reset once: whoever sees it says so here.
+    client_gone: Cell<bool>,
 }
 
 struct Exchange<'a> {
@@ -120,12 +125,15 @@ impl Exchange<'_> {
         let (sent, _) = self.connection.socket.send_until(out, due_ns).await;
         let cause = sent.is_err().then_some(Cause::ClientClosed);
         self.record(answered.route_series, None, answered.status, cause);
-        self.go_on(sent.is_ok() && answered.keep_alive, input).await
+        let keep = sent.is_ok() && answered.persistence != Persistence::Close;
+        self.go_on(keep, answered.body_bytes, input).await
     }
 
     /// Goes on with the next request, past a body that nobody asked for, or ends.
-    async fn go_on(&self, keep_alive: bool, input: Block) -> Flow {
+    async fn go_on(&self, keep_alive: bool, body_bytes: usize, input: Block) -> Flow {
+        let mut input = input;
         if keep_alive {
+            input.consume(body_bytes);
             return Flow::Next(input);
         }
         drop(input);
@@ -135,13 +143,12 @@ impl Exchange<'_> {
 
     /// Answers a request that failed before it went anywhere.
     async fn refuse(&self, refused: Refused, input: Block) -> Flow {
-        let Refused { route_series, failure, to_head, persistence } = refused;
+        let Refused { route_series, failure, to_head, persistence, body_bytes } = refused;
         let cause = failure.cause;
         self.log(&failure);
         let sent = self.send_failure(&failure, to_head, persistence).await;
         self.record(route_series, None, cause.status(), Some(cause));
-        // A body in hand was not consumed: it would be read as the next request.
-        self.go_on(sent && persistence != Persistence::Close && input.is_empty(), input).await
+        self.go_on(sent && persistence != Persistence::Close, body_bytes, input).await
     }
 
     async fn send_failure(
@@ -201,8 +208,8 @@ impl Exchange<'_> {
                 input.consume(taken);
             }
             Err(fault) => {
-                let failure = Failure::with(Cause::RequestMalformed, fault);
-                return self.fail(&forward, &failure).await;
+                let failure = Failure::with(chunk_cause(fault), fault);
+                return self.fail(&forward, &failure, None).await;
             }
         }
         let complete = forward.body.is_done();
@@ -214,11 +221,14 @@ impl Exchange<'_> {
                 forward.cluster,
                 &self.connection.peer,
                 want,
-                None,
+                self.deadline_ns(&forward),
             );
             let upstream = match acquired.await {
                 Ok(upstream) => upstream,
-                Err(failure) => return self.fail(&forward, &failure).await,
+                Err(failure) => {
+                    let rest = complete.then_some(input);
+                    return self.fail(&forward, &failure, rest).await;
+                }
             };
             self.progress.attempts.set(self.progress.attempts.get() + 1);
             self.progress.endpoint.set(Some(upstream.address()));
@@ -235,21 +245,31 @@ impl Exchange<'_> {
                     want = Want::Fresh;
                     (out, input) = (again, rest);
                 }
-                Attempt::Unanswered { failure, .. } => return self.fail(&forward, &failure).await,
+                Attempt::Unanswered { failure, input, .. } => {
+                    return self.fail(&forward, &failure, Some(input)).await;
+                }
             }
         }
     }
 
-    /// Ends an exchange of which the client has seen nothing.
-    async fn fail(&self, forward: &Forward, failure: &Failure) -> Flow {
+    /// Ends an exchange of which the client has seen nothing. `rest` is what came behind the
+    /// request, if that came whole: then the connection is as good as before.
+    async fn fail(&self, forward: &Forward, failure: &Failure, rest: Option<Block>) -> Flow {
         self.log(failure);
-        // What is left of the request's body is of no use to anybody.
-        self.send_failure(failure, forward.to_head, Persistence::Close).await;
+        let draining = self.connection.worker.shared.draining();
+        let keep = forward.keep_alive && rest.is_some() && !draining;
+        let persistence = Persistence::of(keep, forward.is_http10);
+        let sent = self.send_failure(failure, forward.to_head, persistence).await;
         let status = failure.cause.status();
         let cluster = Some(forward.cluster_series);
         self.record(forward.route_series, cluster, status, Some(failure.cause));
-        linger(&self.connection.socket).await;
-        Flow::Close
+        match rest.filter(|_| sent && keep) {
+            Some(rest) => Flow::Next(rest),
+            None => {
+                linger(&self.connection.socket).await;
+                Flow::Close
+            }
+        }
     }
 
     /// An exchange whose request is complete in `out`.
@@ -265,40 +285,49 @@ impl Exchange<'_> {
         let window = out.window();
         self.progress.sent_ns.set(now_ns());
         let (sent, mut out) = upstream.socket().send_until(out, reply.due_ns()).await;
-        // An endpoint that stops reading may have answered already: its word counts.
-        let harmless = forward.idempotent || sent.is_err();
+        let harmless = match &sent {
+            Ok(()) => forward.idempotent,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                let failure = Failure::new(stall_cause(reply.deadline_ns));
+                drop(upstream);
+                return Attempt::Over(self.give_up(forward, failure, false, Some(input)).await);
+            }
+            // An endpoint that stops reading may have answered already: its word counts.
+            Err(_) => forward.idempotent || out.window() == window,
+        };
         // With nothing pipelined the block is free, and its memory warm.
         let (block, mut rest) =
             if input.is_empty() { (input, None) } else { (Block::small(), Some(input)) };
         out.clear();
         let uploaded = Cell::new(true);
-        let received = self.watched(reply.run(block, out, &uploaded), upstream.socket()).await;
+        let received = reply.run(block, out, &uploaded);
+        let received = self.watched(received, upstream.socket(), client_gone(down)).await;
         match received {
             Ok(end) => {
                 self.replied(&reply);
                 let block = rest.take();
                 Attempt::Over(self.finish(forward, upstream, end, block, true).await)
             }
-            Err(ReplyFault { failure, started: false, unanswered: true, out }) => {
-                let gone = down.glimpse() == Glimpse::Broken;
-                if upstream.reused() && harmless && !gone {
-                    let mut out = out;
-                    out.restore(window);
-                    let input = rest.take().unwrap_or_else(Block::small);
-                    return Attempt::Unanswered { failure, out, input };
-                }
-                Attempt::Over(self.give_up(forward, failure, false).await)
+            Err(ReplyFault { failure, started: false, unanswered: true, out })
+                if upstream.reused() && harmless && !self.client_is_gone() =>
+            {
+                let mut out = out;
+                out.restore(window);
+                let input = rest.take().unwrap_or_else(Block::small);
+                Attempt::Unanswered { failure, out, input }
             }
             Err(fault) => {
                 self.replied(&reply);
-                Attempt::Over(self.give_up(forward, fault.failure, fault.started).await)
+                drop(upstream);
+                let rest = rest.take().unwrap_or_else(Block::small);
+                let ReplyFault { failure, started, .. } = fault;
+                Attempt::Over(self.give_up(forward, failure, started, Some(rest)).await)
             }
         }
     }
 
     fn reply<'r>(&'r self, forward: &'r Forward, upstream: &'r Upstream) -> Reply<'r> {
         let rule = self.snapshot.running.table.rule(forward.rule);
-        let deadline_ns = rule.timeout().map_or(u64::MAX, |timeout| after(self.started_ns, timeout));
         Reply {
             worker: &self.connection.worker,
             down: &self.connection.socket,
@@ -306,10 +335,16 @@ impl Exchange<'_> {
             forward,
             edits: rule.response_headers(),
             idle: rule.idle_timeout(),
-            deadline_ns,
+            deadline_ns: self.deadline_ns(forward),
             first_byte_ns: Cell::new(0),
             status: Cell::new(0),
         }
+    }
+
+    /// When the rule's timeout ends the exchange.
+    fn deadline_ns(&self, forward: &Forward) -> u64 {
+        let timeout = self.snapshot.running.table.rule(forward.rule).timeout();
+        timeout.map_or(u64::MAX, |timeout| after(self.started_ns, timeout))
     }
 
     fn replied(&self, reply: &Reply<'_>) {
@@ -317,32 +352,52 @@ impl Exchange<'_> {
         self.progress.upstream_ns.set(first.saturating_sub(self.progress.sent_ns.get()));
     }
 
-    /// Awaits a response, and gives the upstream up when the client resets its connection: there
-    /// is nobody left to answer.
-    async fn watched<T>(&self, reply: impl Future<Output = T>, up: &Socket) -> T {
+    /// Awaits a response, and gives the upstream up when the client resets its connection, which
+    /// ends `gone`: there is nobody left to answer.
+    async fn watched<T>(
+        &self,
+        reply: impl Future<Output = T>,
+        up: &Socket,
+        gone: impl Future<Output = ()>,
+    ) -> T {
         let mut reply = pin!(reply);
-        match race::first(reply.as_mut(), client_gone(&self.connection.socket)).await {
+        match race::first(reply.as_mut(), gone).await {
             Either::Left(end) => end,
             Either::Right(()) => {
+                self.progress.client_gone.set(true);
                 up.shutdown();
                 reply.await
             }
         }
     }
 
-    /// Ends an exchange that failed after the request was sent.
-    async fn give_up(&self, forward: &Forward, failure: Failure, started: bool) -> Flow {
-        let down = &self.connection.socket;
-        let gone = down.glimpse() == Glimpse::Broken;
+    /// Whether the client has reset its connection.
+    fn client_is_gone(&self) -> bool {
+        let gone = &self.progress.client_gone;
+        if !gone.get() {
+            gone.set(self.connection.socket.glimpse() == Glimpse::Broken);
+        }
+        gone.get()
+    }
+
+    /// Ends an exchange that failed after the request was sent. `rest` as for [`Self::fail`].
+    async fn give_up(
+        &self,
+        forward: &Forward,
+        failure: Failure,
+        started: bool,
+        rest: Option<Block>,
+    ) -> Flow {
+        let gone = self.client_is_gone();
         let failure = if gone { Cause::ClientReset.into() } else { failure };
         if !started && !gone {
-            return self.fail(forward, &failure).await;
+            return self.fail(forward, &failure, rest).await;
         }
         self.log(&failure);
         let cluster = Some(forward.cluster_series);
         self.record(forward.route_series, cluster, failure.cause.status(), Some(failure.cause));
         // Part of a response is out. Only RST says for sure that it is not all.
-        down.abort();
+        self.connection.socket.abort();
         Flow::Close
     }
 
@@ -371,6 +426,8 @@ impl Exchange<'_> {
         self.record(forward.route_series, cluster, end.status, None);
         if end.reusable && uploaded {
             upstream.give_back();
+        } else {
+            drop(upstream);
         }
         if end.keep_alive && uploaded {
             return Flow::Next(input.unwrap_or(end.block));
@@ -392,17 +449,25 @@ impl Exchange<'_> {
         let uploaded = Cell::new(false);
         let stop = Cell::new(false);
         let fault = RefCell::new(None);
+        let whole = Notify::default();
         self.progress.sent_ns.set(now_ns());
-        let sending = self.send_request(forward, &reply, input, out, &stop);
         let sending = async {
-            let sent = sending.await;
-            uploaded.set(sent.is_ok());
+            let sent = self.send_request(forward, &reply, input, out, (&stop, &uploaded)).await;
+            if sent.is_ok() {
+                uploaded.set(true);
+                whole.notify();
+            }
             sent
         };
+        let gone = async {
+            whole.wait().await;
+            client_gone(down).await;
+        };
         let answering = reply.run(Block::small(), Block::small(), &uploaded);
+        let answering = self.watched(answering, reply.up, gone);
         let (sent, answered) = race::both(sending, answering, |first| match first {
             Either::Left(Err(relay)) => {
-                if let Some(failure) = upload_failure(relay) {
+                if let Some(failure) = upload_failure(relay, reply.deadline_ns) {
                     *fault.borrow_mut() = Some(failure);
                     reply.up.shutdown();
                 }
@@ -417,14 +482,21 @@ impl Exchange<'_> {
         })
         .await;
         self.replied(&reply);
-        match (answered, fault.into_inner()) {
-            (Ok(end), _) => {
-                let (input, uploaded) = (sent.ok(), uploaded.get());
-                let _ = reply;
-                self.finish(forward, upstream, end, input, uploaded).await
+        match answered {
+            Ok(end) => self.finish(forward, upstream, end, sent.ok(), uploaded.get()).await,
+            Err(answer) => {
+                let waited_for_client = matches!(sent, Err(RelayFault::Stopped(Side::Source)));
+                let failure = match fault.into_inner() {
+                    Some(failure) => failure,
+                    // Both directions ran out of time, and it was the client that held it up.
+                    None if answer.failure.cause == Cause::UpstreamTimeout && waited_for_client => {
+                        Cause::RequestTimeout.into()
+                    }
+                    None => answer.failure,
+                };
+                drop(upstream);
+                self.give_up(forward, failure, answer.started, sent.ok()).await
             }
-            (Err(answer), Some(failure)) => self.give_up(forward, failure, answer.started).await,
-            (Err(answer), None) => self.give_up(forward, answer.failure, answer.started).await,
         }
     }
 
@@ -435,43 +507,53 @@ impl Exchange<'_> {
         reply: &Reply<'_>,
         input: Block,
         out: Block,
-        stop: &Cell<bool>,
+        (stop, uploaded): (&Cell<bool>, &Cell<bool>),
     ) -> Result<Block, RelayFault> {
-        let rule = self.snapshot.running.table.rule(forward.rule);
         let relay = Relay {
             source: &self.connection.socket,
             sink: reply.up,
             coding: Coding::AsIs,
-            idle: rule.idle_timeout(),
+            idle: reply.idle,
             deadline_ns: reply.deadline_ns,
-            bytes_max: rule.max_request_body().unwrap_or(u64::MAX),
             stop,
+            uploaded,
             shard: &self.connection.worker.shard,
-            bytes: Cell::new(0),
             wrapped: Cell::new(false),
         };
-        let (sent, _) = reply.up.send_until(out, reply.due_ns()).await;
-        sent.map_err(RelayFault::Sink)?;
+        relay.send(out).await?;
         let mut body = forward.body;
-        if matches!(body, Body::Done) {
-            return Ok(input);
-        }
         relay.run(&mut body, input).await
     }
 }
 
 /// The failure of an exchange whose upload broke; `None` when the endpoint broke it, which may
 /// have answered before.
-fn upload_failure(fault: &RelayFault) -> Option<Failure> {
+fn upload_failure(fault: &RelayFault, deadline_ns: u64) -> Option<Failure> {
     let cause = match fault {
         RelayFault::Truncated => Cause::ClientClosed,
         RelayFault::Source(_) => Cause::ClientReset,
-        RelayFault::Chunk(_) | RelayFault::Trailers => Cause::RequestMalformed,
-        RelayFault::TooLarge => Cause::RequestBodyTooLarge,
-        RelayFault::Stalled => Cause::RequestTimeout,
-        RelayFault::Sink(_) | RelayFault::Stopped => return None,
+        RelayFault::Chunk(fault) => chunk_cause(*fault),
+        RelayFault::Trailers => Cause::RequestMalformed,
+        RelayFault::Stalled(Side::Source) => Cause::RequestTimeout,
+        RelayFault::Stalled(Side::Sink) => stall_cause(deadline_ns),
+        RelayFault::Sink(_) | RelayFault::Stopped(_) => return None,
     };
     Some(Failure::with(cause, fault))
+}
+
+fn chunk_cause(fault: ChunkFault) -> Cause {
+    match fault {
+        ChunkFault::TooLarge => Cause::RequestBodyTooLarge,
+        ChunkFault::Size
+        | ChunkFault::Extension
+        | ChunkFault::ExtensionsTooLong
+        | ChunkFault::DataEnd => Cause::RequestMalformed,
+    }
+}
+
+/// Why an endpoint that takes nothing any more is given up.
+fn stall_cause(deadline_ns: u64) -> Cause {
+    if now_ns() >= deadline_ns { Cause::UpstreamTimeout } else { Cause::UpstreamStalled }
 }
 
 /// Waits until the client resets its connection. A client that merely finishes sending still

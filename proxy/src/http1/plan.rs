@@ -16,6 +16,7 @@ use ringway_router::{
 use super::answer::{self, Answer};
 use super::body::Body;
 use super::compose::{self, Hop, Line, Overflow, Persistence};
+use super::fields;
 use super::request::{self, Fields, RequestHead};
 use crate::connection::Peer;
 use crate::outcome::{Cause, Failure};
@@ -65,8 +66,10 @@ pub struct Answered {
     pub route_series: u32,
     /// The status.
     pub status: u16,
-    /// Whether the client's connection may serve another request.
-    pub keep_alive: bool,
+    /// How the connection goes on, as the client was told.
+    pub persistence: Persistence,
+    /// Bytes behind the head that are the request's body; all of it unless the connection closes.
+    pub body_bytes: usize,
 }
 
 /// A request that failed before it went anywhere.
@@ -78,8 +81,10 @@ pub struct Refused {
     pub failure: Failure,
     /// Whether it asks for a head only.
     pub to_head: bool,
-    /// Whether the client's connection may serve another request.
+    /// How the connection goes on, as the client will be told.
     pub persistence: Persistence,
+    /// Bytes behind the head that are the request's body; all of it unless the connection closes.
+    pub body_bytes: usize,
 }
 
 /// What a request is planned with.
@@ -110,9 +115,13 @@ pub fn plan(context: &Context<'_>, head: &[u8], out: &mut Block) -> Result<Plan,
                 failure: Failure::with(fault.cause(), fault),
                 to_head: false,
                 persistence: Persistence::Close,
+                body_bytes: 0,
             }));
         }
     };
+    if request.max_forwards == Some(0) {
+        return last_hop(context, &request, out);
+    }
     let mut scratch = context.worker.scratch.borrow_mut();
     let Scratch { path, rewritten } = &mut *scratch;
     path.clear();
@@ -164,28 +173,66 @@ fn refuse(
     route_series: u32,
     failure: Failure,
 ) -> Plan {
-    let body_in_hand = in_hand(&request.body, context.behind);
+    let body_bytes = in_hand(&request.body, context.behind);
     Plan::Refuse(Refused {
         route_series,
         to_head: request.method == "HEAD",
-        persistence: persistence(context, request, body_in_hand),
+        persistence: persistence(context, request, body_bytes.is_some()),
+        body_bytes: body_bytes.unwrap_or(0),
         failure,
     })
 }
 
-/// How the connection goes on if nothing speaks against it but what is asked here.
-fn persistence(context: &Context<'_>, request: &RequestHead<'_>, complete: bool) -> Persistence {
-    match (request.keep_alive && complete && !context.worker.shared.draining(), request.is_http10) {
-        (false, _) => Persistence::Close,
-        (true, true) => Persistence::OpenHttp10,
-        (true, false) => Persistence::Open,
-    }
+/// Answers a request that may go no further (RFC 9110 section 7.6.2). TRACE is not reflected: it
+/// would show the page that sent it fields that only the browser knows.
+fn last_hop(
+    context: &Context<'_>,
+    request: &RequestHead<'_>,
+    out: &mut Block,
+) -> Result<Plan, Overflow> {
+    let allow = (request.method == "TRACE").then(|| ("Allow".into(), "".into()));
+    let answer = Answer {
+        status: if allow.is_some() { 405 } else { 204 },
+        cause: None,
+        location: None,
+        fields: allow.as_slice(),
+        edits: None,
+        content_type: "text/plain",
+        body: b"",
+    };
+    write_answer(context, request, 0, &answer, out)
 }
 
-/// Whether the whole body has come.
-fn in_hand(body: &Body, behind: &[u8]) -> bool {
+fn write_answer(
+    context: &Context<'_>,
+    request: &RequestHead<'_>,
+    route_series: u32,
+    answer: &Answer<'_>,
+    out: &mut Block,
+) -> Result<Plan, Overflow> {
+    let body_bytes = in_hand(&request.body, context.behind);
+    let persistence = persistence(context, request, body_bytes.is_some());
+    let date = context.worker.date.now();
+    answer::write(answer, request.method == "HEAD", persistence, &date, out)?;
+    Ok(Plan::Answer(Answered {
+        route_series,
+        status: answer.status,
+        persistence,
+        body_bytes: body_bytes.unwrap_or(0),
+    }))
+}
+
+/// How the connection goes on if nothing speaks against it but what is asked here.
+fn persistence(context: &Context<'_>, request: &RequestHead<'_>, complete: bool) -> Persistence {
+    let keep = request.keep_alive && complete && !context.worker.shared.draining();
+    Persistence::of(keep, request.is_http10)
+}
+
+/// The length of the body as it came, if all of it has come.
+fn in_hand(body: &Body, behind: &[u8]) -> Option<usize> {
     let mut body = *body;
-    body.take(behind).is_ok() && body.is_done()
+    let taken = body.take(behind).ok()?;
+    body.is_done().then_some(taken)
 }
 
 /// A request and the rule that it matched.
@@ -236,7 +283,7 @@ impl Routed<'_> {
         let line = Line {
             path,
             query: request.query,
-            host: rewrite.host().unwrap_or(request.host),
+            host: rewrite.host().unwrap_or_else(|| self.host(cluster)),
         };
         let id = u128::from(context.worker.random()) << 64 | u128::from(context.worker.random());
         let hop = Hop {
@@ -250,13 +297,21 @@ impl Routed<'_> {
             route_series: self.series,
             cluster,
             cluster_series: context.running.cluster_series[cluster.index()],
-            body: request.body,
+            body: request.body.limited(self.rule.max_request_body().unwrap_or(u64::MAX)),
             to_head: request.method == "HEAD",
             idempotent: idempotent(request.method),
             is_http10: request.is_http10,
             keep_alive: request.keep_alive,
-            upgrade: request.upgrade.is_some() && request.body.is_done(),
+            upgrade: request.upgrade.is_some(),
         }))
+    }
+
+    /// The host that the client named. HTTP/1.0 may come without: then the cluster's name, if it
+    /// can stand there, since origins refuse an empty one.
+    fn host(&self, cluster: ClusterId) -> &str {
+        let name = &self.context.running.table.cluster(cluster).name;
+        let nameless = self.request.host.is_empty() && fields::valid_host(name.as_bytes());
+        if nameless { name } else { self.request.host }
     }
 
     fn redirect(
@@ -300,15 +355,7 @@ impl Routed<'_> {
     }
 
     fn answer(&self, answer: &Answer<'_>, out: &mut Block) -> Result<Plan, Overflow> {
-        let complete = in_hand(&self.request.body, self.context.behind);
-        let persistence = persistence(self.context, self.request, complete);
-        let date = self.context.worker.date.now();
-        answer::write(answer, self.request.method == "HEAD", persistence, &date, out)?;
-        Ok(Plan::Answer(Answered {
-            route_series: self.series,
-            status: answer.status,
-            keep_alive: persistence != Persistence::Close,
-        }))
+        write_answer(self.context, self.request, self.series, answer, out)
     }
 }
 

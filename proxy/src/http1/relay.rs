@@ -13,9 +13,11 @@
 //! Heads, and what a fault means for the exchange.
 
 use std::cell::Cell;
+use std::fmt::Write;
 use std::io;
 use std::time::Duration;
 
+use arrayvec::ArrayString;
 use ringway_stats::clock::now_ns;
 use thiserror::Error;
 
@@ -25,7 +27,6 @@ use super::compose::Writer;
 use super::fields::forbidden_in_trailers;
 use super::scan::{Scan, Scanner};
 use crate::io::deadlines::after;
-use crate::io::pipe::Pipe;
 use crate::io::socket::{Arrival, Socket};
 use crate::io::splice::{self, Pace, Run};
 use crate::limits::{HEAD_FIELDS_MAX, SPLICE_BYTES_MIN, TRAILER_BYTES_MAX};
@@ -41,6 +42,15 @@ pub enum Coding {
     Strip,
     /// The chunked coding is put on.
     Wrap,
+}
+
+/// The two ends of a direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Where the body comes from.
+    Source,
+    /// Where it goes.
+    Sink,
 }
 
 /// Why a body did not go over whole.
@@ -61,15 +71,12 @@ pub enum RelayFault {
     /// The trailer section is broken or too long.
     #[error("the trailer section is malformed or longer than {TRAILER_BYTES_MAX} bytes")]
     Trailers,
-    /// More than the route allows.
-    #[error("the body is larger than the route allows")]
-    TooLarge,
-    /// Neither side moved for too long, or the exchange ran out of time.
+    /// This side did nothing for too long, or the exchange ran out of time waiting for it.
     #[error("no progress")]
-    Stalled,
-    /// The other direction ended the exchange.
+    Stalled(Side),
+    /// The other direction ended the exchange while this one waited for the side.
     #[error("stopped")]
-    Stopped,
+    Stopped(Side),
 }
 
 /// One direction of an exchange.
@@ -84,14 +91,13 @@ pub struct Relay<'a> {
     pub idle: Duration,
     /// When the exchange must be over, on the clock of `now_ns`.
     pub deadline_ns: u64,
-    /// Bytes of body that are allowed.
-    pub bytes_max: u64,
     /// Set by the other direction.
     pub stop: &'a Cell<bool>,
+    /// Whether the request has gone over whole. Before, two directions are at work, and what moves
+    /// in one keeps the other from timing out.
+    pub uploaded: &'a Cell<bool>,
     /// Where bytes are counted.
     pub shard: &'a Shard,
-    /// Bytes of body taken from the source so far.
-    pub bytes: Cell<u64>,
     /// Whether a chunk has been opened by `Wrap` that the next one has to close.
     pub wrapped: Cell<bool>,
 }
@@ -103,6 +109,7 @@ impl Pace for Relay<'_> {
 
     fn moved(&self, count: u64) {
         self.shard.splice_bytes.add(count);
+        self.progressed();
     }
 
     fn stop(&self) -> bool {
@@ -147,7 +154,6 @@ impl Relay<'_> {
             return Ok(block);
         }
         let (consumed, payload) = self.take(body, &mut block)?;
-        self.count(consumed)?;
         let mut rest = Block::with_room(0);
         if consumed < block.len() {
             rest = Block::with_room(block.len() - consumed);
@@ -181,25 +187,38 @@ impl Relay<'_> {
         Ok((taken, taken))
     }
 
-    fn count(&self, consumed: usize) -> Result<(), RelayFault> {
-        let bytes = self.bytes.get() + consumed as u64;
-        self.bytes.set(bytes);
-        if bytes > self.bytes_max { Err(RelayFault::TooLarge) } else { Ok(()) }
+    /// Gives the other direction, if it is at work, as much time as this one has.
+    fn progressed(&self) {
+        if !self.uploaded.get() {
+            let due_ns = self.due_ns();
+            self.source.sending().postpone(due_ns);
+            self.sink.receiving().postpone(due_ns);
+        }
     }
 
     /// Puts the size line in front of `payload` bytes, and the end of the chunk before it.
     fn open_chunk(&self, block: &mut Block, payload: usize) {
-        let line = format!("\r\n{payload:x}\r\n");
-        let line = if self.wrapped.replace(true) { &line } else { &line[2..] };
-        let fits = block.prepend(line.as_bytes());
+        let mut line = ArrayString::<WRAP_HEADROOM>::new();
+        let end = if self.wrapped.replace(true) { "\r\n" } else { "" };
+        let written = write!(line, "{end}{payload:x}\r\n");
+        let fits = written.is_ok() && block.prepend(line.as_bytes());
         debug_assert!(fits, "headroom was left for the size line");
     }
 
-    async fn send(&self, block: Block) -> Result<Block, RelayFault> {
+    /// Sends all of `block`, as it is.
+    ///
+    /// # Errors
+    /// When the sink does not take it.
+    pub async fn send(&self, block: Block) -> Result<Block, RelayFault> {
         match self.sink.send_until(block, self.due_ns()).await {
-            (Ok(()), block) => Ok(block),
-            (Err(_), _) if self.stop.get() => Err(RelayFault::Stopped),
-            (Err(error), _) if error.kind() == io::ErrorKind::TimedOut => Err(RelayFault::Stalled),
+            (Ok(()), block) => {
+                self.progressed();
+                Ok(block)
+            }
+            (Err(_), _) if self.stop.get() => Err(RelayFault::Stopped(Side::Sink)),
+            (Err(error), _) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(RelayFault::Stalled(Side::Sink))
+            }
             (Err(error), _) => Err(RelayFault::Sink(error)),
         }
     }
@@ -207,7 +226,7 @@ impl Relay<'_> {
     /// Receives more; `None` at the end of input.
     async fn fetch(&self, block: Block, body: &Body) -> Result<Option<Block>, RelayFault> {
         if self.stop.get() {
-            return Err(RelayFault::Stopped);
+            return Err(RelayFault::Stopped(Side::Source));
         }
         let mut block = block;
         let known = !matches!(body, Body::UntilClose);
@@ -221,10 +240,10 @@ impl Relay<'_> {
         }
         let arrival = self.source.recv_patient(block, self.due_ns()).await;
         match arrival {
-            _ if self.stop.get() => Err(RelayFault::Stopped),
+            _ if self.stop.get() => Err(RelayFault::Stopped(Side::Source)),
             Arrival::Data(block) => Ok(Some(block)),
             Arrival::End(_) => Ok(None),
-            Arrival::Silence(_) => Err(RelayFault::Stalled),
+            Arrival::Silence(_) => Err(RelayFault::Stalled(Side::Source)),
             Arrival::Broken(error) => Err(RelayFault::Source(error)),
         }
     }
@@ -246,18 +265,10 @@ impl Relay<'_> {
 
     /// Splices the run that is sure to come.
     async fn splice(&self, body: &mut Body) -> Result<(), RelayFault> {
-        let Some(mut pipe) = Pipe::take() else { return Ok(()) };
         let run = body.run();
-        if !matches!(body, Body::UntilClose) && self.bytes.get().saturating_add(run) > self.bytes_max
-        {
-            return Err(RelayFault::TooLarge);
-        }
-        let ended = splice::run(self.source, self.sink, run, &mut pipe, self).await;
-        pipe.give();
-        match ended {
+        match splice::run(self.source, self.sink, run, self).await {
             Run::Complete => {
                 body.skip(run);
-                self.bytes.set(self.bytes.get().saturating_add(run));
                 Ok(())
             }
             Run::End if matches!(body, Body::UntilClose) => {
@@ -267,9 +278,19 @@ impl Relay<'_> {
             Run::End => Err(RelayFault::Truncated),
             Run::SourceBroken(error) => Err(RelayFault::Source(error)),
             Run::SinkBroken(error) => Err(RelayFault::Sink(error)),
-            Run::Stalled => Err(RelayFault::Stalled),
-            Run::Stopped => Err(RelayFault::Stopped),
+            // No pipe to be had: what is left is copied.
+            Run::Refused(count) => {
+                body.skip(count);
+                Ok(())
+            }
+            Run::SinkStalled => Err(self.stalled(Side::Sink)),
+            Run::SourceStalled => Err(self.stalled(Side::Source)),
+            Run::Stopped | Run::Dry => Err(RelayFault::Stopped(Side::Source)),
         }
+    }
+
+    fn stalled(&self, side: Side) -> RelayFault {
+        if self.stop.get() { RelayFault::Stopped(side) } else { RelayFault::Stalled(side) }
     }
 
     /// Collects the trailer section, passes on what may stand in it, and ends the body.
@@ -288,7 +309,6 @@ impl Relay<'_> {
         if end > TRAILER_BYTES_MAX {
             return Err(RelayFault::Trailers);
         }
-        self.count(end)?;
         if self.coding == Coding::AsIs {
             let mut out = Block::small();
             write_trailers(&block.data()[..end], &mut out)?;

@@ -14,9 +14,9 @@ use ringway_stats::clock::now_ns;
 
 use super::body::Body;
 use super::compose::{self, Overflow, Persistence};
-use super::connection::grow;
+use super::connection::widen;
 use super::plan::Forward;
-use super::relay::{Coding, Relay, RelayFault};
+use super::relay::{Coding, Relay, RelayFault, Side};
 use super::request::Fields;
 use super::response::{self, ResponseHead};
 use super::scan::{Scan, Scanner};
@@ -148,7 +148,7 @@ impl Reply<'_> {
                 Step::Final { status, start } => {
                     block.consume(end);
                     self.status.set(status);
-                    return self.send(status, start, block, out).await;
+                    return self.send(status, start, (block, out), uploaded).await;
                 }
             }
         }
@@ -171,7 +171,7 @@ impl Reply<'_> {
                 Err(fault) => return Err(malformed(&fault)),
             }
             if block.spare() == 0 {
-                block = grow(block);
+                block = widen(block);
             }
             let nothing = block.is_empty() && self.first_byte_ns.get() == 0;
             block = match self.up.recv_or_shutdown(block, self.due_ns()).await {
@@ -219,16 +219,19 @@ impl Reply<'_> {
         match head.status {
             101 if !self.forward.upgrade => malformed(&"101 without being asked"),
             101 if head.upgrade.is_none() => malformed(&"101 without Upgrade"),
-            101 => match self.compose(&head, &Body::Done, Persistence::Upgrade, out) {
+            101 => match self.compose(&head, &Body::Done, Persistence::Upgrade, self.edits, out) {
                 Ok(()) => Step::Switch,
                 Err(Overflow) => Step::Refuse(Cause::HeadGrowth.into()),
             },
             // HTTP/1.0 has no interim responses (RFC 9110 section 15.2).
             100..200 if self.forward.is_http10 => Step::Interim,
-            100..200 => match self.compose(&head, &Body::Done, Persistence::Open, out) {
-                Ok(()) => Step::Interim,
-                Err(Overflow) => malformed(&"an interim head is too large"),
-            },
+            100..200 => {
+                let edits = HeaderEdits::default();
+                match self.compose(&head, &Body::Done, Persistence::Open, &edits, out) {
+                    Ok(()) => Step::Interim,
+                    Err(Overflow) => malformed(&"an interim head is too large"),
+                }
+            }
             status => {
                 let start = self.start(&head, uploaded);
                 match self.compose_final(&head, &start, out) {
@@ -245,17 +248,13 @@ impl Reply<'_> {
         start: &Start,
         out: &mut Block,
     ) -> Result<(), Overflow> {
-        let persistence = match (start.keep_alive, self.forward.is_http10) {
-            (false, _) => Persistence::Close,
-            (true, true) => Persistence::OpenHttp10,
-            (true, false) => Persistence::Open,
-        };
+        let persistence = Persistence::of(start.keep_alive, self.forward.is_http10);
         let body = match start.coding {
             Coding::AsIs => start.body,
             Coding::Wrap => Body::chunked(),
             Coding::Strip => Body::UntilClose,
         };
-        self.compose(head, &body, persistence, out)
+        self.compose(head, &body, persistence, self.edits, out)
     }
 
     /// Writes a head, to a larger block if it must be.
@@ -264,12 +263,13 @@ impl Reply<'_> {
         head: &ResponseHead<'_>,
         body: &Body,
         persistence: Persistence,
+        edits: &HeaderEdits,
         out: &mut Block,
     ) -> Result<(), Overflow> {
         let date = self.worker.date.now();
-        compose::response(head, body, persistence, &date, self.edits, out).or_else(|Overflow| {
+        compose::response(head, body, persistence, &date, edits, out).or_else(|Overflow| {
             *out = Block::large();
-            compose::response(head, body, persistence, &date, self.edits, out)
+            compose::response(head, body, persistence, &date, edits, out)
         })
     }
 
@@ -289,11 +289,10 @@ impl Reply<'_> {
         &self,
         status: u16,
         start: Start,
-        block: Block,
-        out: Block,
+        (mut block, mut out): (Block, Block),
+        uploaded: &Cell<bool>,
     ) -> Result<ReplyEnd, ReplyFault> {
         let Start { mut body, coding, keep_alive, mut reusable } = start;
-        let (mut block, mut out) = (block, out);
         if coding == Coding::AsIs {
             // A small body goes out with the head.
             let window = block.len().min(out.spare());
@@ -317,7 +316,7 @@ impl Reply<'_> {
         };
         if !body.is_done() {
             let stop = Cell::new(false);
-            let relay = self.relay(coding, &stop);
+            let relay = self.relay(coding, &stop, uploaded);
             // On the heap: most bodies are out by now.
             block = match Box::pin(relay.run(&mut body, block)).await {
                 Ok(rest) => rest,
@@ -333,17 +332,21 @@ impl Reply<'_> {
         Ok(ReplyEnd { status, reusable, keep_alive, upgraded: None, block })
     }
 
-    fn relay<'r>(&'r self, coding: Coding, stop: &'r Cell<bool>) -> Relay<'r> {
+    fn relay<'r>(
+        &'r self,
+        coding: Coding,
+        stop: &'r Cell<bool>,
+        uploaded: &'r Cell<bool>,
+    ) -> Relay<'r> {
         Relay {
             source: self.up,
             sink: self.down,
             coding,
             idle: self.idle,
             deadline_ns: self.deadline_ns,
-            bytes_max: u64::MAX,
             stop,
+            uploaded,
             shard: &self.worker.shard,
-            bytes: Cell::new(0),
             wrapped: Cell::new(false),
         }
     }
@@ -365,11 +368,10 @@ fn relay_cause(fault: &RelayFault, deadline_ns: u64) -> Cause {
     match fault {
         RelayFault::Truncated => Cause::UpstreamTruncated,
         RelayFault::Source(_) => Cause::UpstreamReset,
-        RelayFault::Sink(_) | RelayFault::Stopped => Cause::ClientReset,
-        RelayFault::Chunk(_) | RelayFault::Trailers | RelayFault::TooLarge => {
-            Cause::UpstreamMalformed
-        }
-        RelayFault::Stalled if now_ns() >= deadline_ns => Cause::UpstreamTimeout,
-        RelayFault::Stalled => Cause::UpstreamStalled,
+        RelayFault::Sink(_) | RelayFault::Stopped(_) => Cause::ClientReset,
+        RelayFault::Chunk(_) | RelayFault::Trailers => Cause::UpstreamMalformed,
+        RelayFault::Stalled(Side::Sink) => Cause::ClientStalled,
+        RelayFault::Stalled(Side::Source) if now_ns() >= deadline_ns => Cause::UpstreamTimeout,
+        RelayFault::Stalled(Side::Source) => Cause::UpstreamStalled,
     }
 }

@@ -181,13 +181,15 @@ pub fn parse<'f, 'b: 'f>(
     let mut gathered = Gathered::default();
     let counts_forwards = matches!(method, "TRACE" | "OPTIONS");
     for (index, field) in fields.iter().enumerate() {
-        let known = fields::known(field.name);
+        let known = match fields::known(field.name) {
+            Known::MaxForwards if !counts_forwards => Known::Other,
+            known => known,
+        };
         gather(&mut gathered, known, field, is_http10)?;
         match known {
             Known::Other | Known::Date | Known::Trailer => {}
             // A client of HTTP/1.0 does not wait (RFC 9110 section 10.1.1).
             Known::Expect if !is_http10 => {}
-            Known::MaxForwards if !counts_forwards => {}
             Known::XForwardedFor
             | Known::XForwardedHost
             | Known::XForwardedProto
@@ -219,7 +221,7 @@ pub fn parse<'f, 'b: 'f>(
         forwarding,
         body,
         keep_alive: !gathered.close && (!is_http10 || gathered.keep_alive),
-        max_forwards: gathered.max_forwards.filter(|_| counts_forwards),
+        max_forwards: gathered.max_forwards,
         upgrade: gathered.upgrade.filter(|_| may_upgrade),
         wants_trailers: gathered.wants_trailers,
         fields,

@@ -49,13 +49,11 @@ pub struct ResponseHead<'b> {
     pub body: Body,
     /// The length that the head claims, which the answer to HEAD passes on.
     pub claimed_length: Option<u64>,
-    /// Whether the head claims the chunked coding.
-    pub claims_chunked: bool,
     /// Whether the connection may carry another exchange.
     pub keep_alive: bool,
     /// Whether the origin dated it.
     pub dated: bool,
-    /// The protocol switched to, with status 101.
+    /// The protocol switched to, with status 101; the one asked for, with 426.
     pub upgrade: Option<&'b [u8]>,
 }
 
@@ -121,7 +119,6 @@ pub fn parse<'f, 'b: 'f>(
         fields,
         dropped,
         claimed_length: gathered.length,
-        claims_chunked: gathered.chunked,
         keep_alive: !gathered.close
             && (!is_http10 || gathered.keep_alive)
             && !matches!(body, Body::UntilClose),

@@ -196,6 +196,25 @@ impl Alarm {
         self.set(after(now_ns(), pause), expiry);
     }
 
+    /// Moves a deadline that has not passed to `due_ns`, if that is later.
+    pub fn postpone(&self, due_ns: u64) {
+        self.with(|entry| {
+            if entry.due_ns != NEVER {
+                entry.due_ns = entry.due_ns.max(due_ns);
+            }
+        });
+    }
+
+    /// Brings a deadline that has been set forward to `due_ns`, if that is earlier.
+    pub fn hasten(&self, due_ns: u64) {
+        self.with(|entry| {
+            if !entry.expired {
+                entry.due_ns = entry.due_ns.min(due_ns);
+            }
+        });
+        self.deadlines.not_later_than(due_ns);
+    }
+
     /// Takes the deadline back.
     pub fn clear(&self) {
         self.with(|entry| {

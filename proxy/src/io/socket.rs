@@ -10,6 +10,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -99,6 +100,12 @@ impl Socket {
         &self.receiving
     }
 
+    /// The deadline of what is sent.
+    #[must_use]
+    pub fn sending(&self) -> &Alarm {
+        &self.sending
+    }
+
     /// The descriptor, for plain system calls.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -176,6 +183,38 @@ impl Socket {
         }
         self.sending.clear();
         (Ok(()), rest)
+    }
+
+    /// Sends some of `block` and consumes it, however long that takes. `look` is called after each
+    /// `pause` without a result; it may end the send by breaking the connection.
+    ///
+    /// # Errors
+    /// Those of the send.
+    pub async fn send_some(
+        &self,
+        block: Block,
+        pause: Duration,
+        look: impl Fn(),
+    ) -> (io::Result<usize>, Block) {
+        let mut sending = pin!(self.stream.send(block));
+        loop {
+            let due_ns = after(now_ns(), pause);
+            match race::first(sending.as_mut(), self.sending.wait_until(due_ns)).await {
+                Either::Left((sent, mut block)) => {
+                    if let Ok(count) = sent {
+                        block.consume(count);
+                    }
+                    return (sent, block);
+                }
+                Either::Right(()) => look(),
+            }
+        }
+    }
+
+    /// Whether the connection has failed, although nobody was told yet: whoever asks is.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        !matches!(sockopt::socket_error(self.fd()), Ok(Ok(())))
     }
 
     /// Waits for input, its end, or an error. Safe to drop.
