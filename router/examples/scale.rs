@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::hint::black_box;
 use std::time::Instant;
 
-use ringway_router::{Format, RequestKey, Table, load};
+use ringway_router::{Format, RequestKey, Table, load, load_table};
 
 fn yaml(routes: usize) -> String {
     let mut text = String::from("listeners:\n  - {name: in, address: \"127.0.0.1:0\"}\nroutes:\n");
@@ -66,6 +66,14 @@ fn measure(name: &str, text: &str, format: Format) -> Table {
             best = (load, compile);
         }
     }
+    let mut together = f64::MAX;
+    for _ in 0..7 {
+        let start = Instant::now();
+        let loaded = load_table(text, format).unwrap();
+        together = together.min(start.elapsed().as_secs_f64() * 1e3);
+        drop(loaded);
+    }
+    println!("  load_table {together:.2} ms");
     let table = table.unwrap();
     let routes = table.route_count();
     println!(

@@ -1,8 +1,8 @@
 //! What is done with a request, as data: forwarding with edits, redirects, direct responses.
 //!
 //! # Invariants
-//! - Names in edits are tokens and never frame a message; values have no control characters. The table's compiler
-//!   checked both, so that writing them cannot split a head.
+//! - Names in edits are tokens and never frame a message; values have no control characters. The
+//!   table's compiler checked both, so that writing them cannot split a head.
 //! - Nothing here allocates but the buffers that callers pass in.
 
 use std::sync::Arc;
@@ -55,8 +55,8 @@ impl Backends {
         Backends(if sum == 0 { Choice::Nobody(sums) } else { Choice::Weighted(sums) })
     }
 
-    /// The cluster for a request, in proportion to the weights over uniform `draw`s. `None` if the weights are all 0:
-    /// the request is then answered 500 (Gateway API, HTTPBackendRef).
+    /// The cluster for a request, in proportion to the weights over uniform `draw`s. `None` if the
+    /// weights are all 0: the request is then answered 500 (Gateway API, HTTPBackendRef).
     #[inline]
     pub fn pick(&self, draw: u32) -> Option<ClusterId> {
         match &self.0 {
@@ -70,7 +70,8 @@ impl Backends {
         }
     }
 
-    /// The clusters with their weights, in the order of the file. A single cluster counts as weight 1.
+    /// The clusters with their weights, in the order of the file. A single cluster counts as weight
+    /// 1.
     pub fn weights(&self) -> impl Iterator<Item = (ClusterId, u32)> + '_ {
         let (one, sums): (Option<ClusterId>, &[(u32, ClusterId)]) = match &self.0 {
             Choice::One(cluster) => (Some(*cluster), &[]),
@@ -123,7 +124,8 @@ impl HeaderEdits {
             || self.set.iter().any(|(set, _)| set.eq_ignore_ascii_case(name))
     }
 
-    /// The fields to write after the incoming ones that were not dropped: what is set, then what is added.
+    /// The fields to write after the incoming ones that were not dropped: what is set, then what is
+    /// added.
     pub fn appended(&self) -> impl Iterator<Item = (&str, &str)> {
         self.set.iter().chain(&self.add).map(|(name, value)| (&**name, &**value))
     }
@@ -189,9 +191,9 @@ pub enum PathRewrite {
 impl PathRewrite {
     /// Appends the new path to `out`. `path` is normalised, matched the rule and has no query.
     ///
-    /// What follows the prefix is joined with exactly one slash (Gateway API, `ReplacePrefixMatch`): `/foo` to `/bar`
-    /// makes `/foo` into `/bar`, `/foo/` into `/bar/` and `/foo/x` into `/bar/x`; `/foo` to `/` makes `/foo/x` into
-    /// `/x` and `/foo` into `/`.
+    /// What follows the prefix is joined with exactly one slash (Gateway API,
+    /// `ReplacePrefixMatch`): `/foo` to `/bar` makes `/foo` into `/bar`, `/foo/` into `/bar/` and
+    /// `/foo/x` into `/bar/x`; `/foo` to `/` makes `/foo/x` into `/x` and `/foo` into `/`.
     pub fn write(&self, path: &str, out: &mut Vec<u8>) {
         match self {
             PathRewrite::Full(full) => out.extend_from_slice(full.as_bytes()),
@@ -249,8 +251,9 @@ pub struct Target<'a> {
 impl Redirect {
     /// Appends the value of `Location` to `out`: always absolute, the query kept.
     ///
-    /// The port is the rule's; otherwise, if the rule names a scheme, that scheme's own; otherwise the listener's
-    /// (Gateway API, `HTTPRequestRedirectFilter`). A scheme's own port is not written.
+    /// The port is the rule's; otherwise, if the rule names a scheme, that scheme's own; otherwise
+    /// the listener's (Gateway API, `HTTPRequestRedirectFilter`). A scheme's own port is not
+    /// written.
     pub fn location(&self, target: &Target<'_>, out: &mut Vec<u8>) {
         let scheme = self.scheme.as_deref().unwrap_or(target.scheme);
         let own_port = if scheme == "https" { 443 } else { 80 };

@@ -1,13 +1,16 @@
-//! The configuration as a file states it: one struct for each kind of object, every field documented.
+//! The configuration as a file states it: one struct for each kind of object, every field
+//! documented.
 //!
-//! Values are typed and defaults filled in, but names are not yet resolved and nothing is cross-checked: that is
-//! [`Table::compile`](crate::Table::compile). Serialising gives the canonical form that a table's hash is taken of:
-//! fields in the order of these structs, what equals its default left out.
+//! Values are typed and defaults filled in, but names are not yet resolved and nothing is
+//! cross-checked: that is [`Table::compile`](crate::Table::compile). Serialising gives the
+//! canonical form that a table's hash is taken of: fields in the order of these structs, what
+//! equals its default left out.
 //!
 //! # Not here
 //! Reading text ([`load`](crate::load)), and what is wrong with a value (`check`).
 //!
-//! Memory figures are for each object of the kind; `text` stands for the bytes of the names and values in it.
+//! Memory figures are for each object of the kind; `text` stands for the bytes of the names and
+//! values in it.
 
 pub(crate) mod canonical;
 pub(crate) mod check;
@@ -31,7 +34,8 @@ use canonical::{display_all, is_default, milliseconds, optional_milliseconds};
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Config {
-    /// Address of the admin server (metrics, readiness, running table). Default: none, no admin server.
+    /// Address of the admin server (metrics, readiness, running table). Default: none, no admin
+    /// server.
     #[serde(skip_serializing_if = "is_default")]
     pub admin: Option<SocketAddr>,
     /// How the process ends.
@@ -48,12 +52,13 @@ pub struct Config {
 /// How the process ends after SIGTERM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct DrainConfig {
-    /// How long connections are still accepted, so that those who balance to this process notice. Default 5 s. Raising
-    /// it lengthens every shutdown; lowering it below the probe interval of the balancer refuses connections.
+    /// How long connections are still accepted, so that those who balance to this process notice.
+    /// Default 5 s. Raising it lengthens every shutdown; lowering it below the probe interval of
+    /// the balancer refuses connections.
     #[serde(serialize_with = "milliseconds")]
     pub delay: Duration,
-    /// How long the whole shutdown may take before what is left is cut, `delay` included. Default 25 s, below the 30 s
-    /// after which Kubernetes kills.
+    /// How long the whole shutdown may take before what is left is cut, `delay` included. Default
+    /// 25 s, below the 30 s after which Kubernetes kills.
     #[serde(serialize_with = "milliseconds")]
     pub timeout: Duration,
 }
@@ -88,24 +93,27 @@ pub struct ListenerConfig {
     /// The cluster that connections go to. Required for `tcp`, refused for `http1`.
     #[serde(skip_serializing_if = "is_default")]
     pub cluster: Option<String>,
-    /// Every connection must open with a PROXY protocol header (version 1 or 2); one without is closed. Default false.
-    /// Turn it on only where nobody but a trusted balancer can connect: the header is believed.
+    /// Every connection must open with a PROXY protocol header (version 1 or 2); one without is
+    /// closed. Default false. Turn it on only where nobody but a trusted balancer can connect: the
+    /// header is believed.
     #[serde(skip_serializing_if = "is_default")]
     pub accept_proxy_protocol: bool,
-    /// Addresses (`10.0.0.0/8` or `10.0.0.1`) whose `X-Forwarded-*` and `X-Request-Id` are kept. Default none: they are
-    /// replaced. Adding one lets it choose the client address that origins see. 18 bytes each.
+    /// Addresses (`10.0.0.0/8` or `10.0.0.1`) whose `X-Forwarded-*` and `X-Request-Id` are kept.
+    /// Default none: they are replaced. Adding one lets it choose the client address that origins
+    /// see. 18 bytes each.
     #[serde(serialize_with = "display_all", skip_serializing_if = "is_default")]
     pub trusted_proxies: Vec<ipnet::IpNet>,
-    /// From the first byte of a request head to its last. Default 10 s. Raising it lets slow clients hold a connection
-    /// and its buffer (64 KiB at most) for longer.
+    /// From the first byte of a request head to its last. Default 10 s. Raising it lets slow
+    /// clients hold a connection and its buffer (64 KiB at most) for longer.
     #[serde(serialize_with = "optional_milliseconds", skip_serializing_if = "is_default")]
     pub head_timeout: Option<Duration>,
-    /// How long a connection may be silent: between requests for `http1` (default 5 min), in both directions for `tcp`
-    /// (default 1 h). Raising it keeps more idle connections, about 1 KiB each.
+    /// How long a connection may be silent: between requests for `http1` (default 5 min), in both
+    /// directions for `tcp` (default 1 h). Raising it keeps more idle connections, about 1 KiB
+    /// each.
     #[serde(serialize_with = "optional_milliseconds", skip_serializing_if = "is_default")]
     pub idle_timeout: Option<Duration>,
-    /// Connections open at once over all workers; past it no more are accepted until one closes. Default unlimited.
-    /// Raising it allows that many more file descriptors and buffers.
+    /// Connections open at once over all workers; past it no more are accepted until one closes.
+    /// Default unlimited. Raising it allows that many more file descriptors and buffers.
     #[serde(skip_serializing_if = "is_default")]
     pub max_connections: Option<u32>,
 }
@@ -118,52 +126,57 @@ pub struct RouteConfig {
     /// Names of the `http1` listeners that it serves. Default: all of them.
     #[serde(skip_serializing_if = "is_default")]
     pub listeners: Vec<String>,
-    /// `name` (exactly), `*.suffix` (any number of labels in front) or `*`. Default: every host. Case, a port and a
-    /// trailing dot do not count. About 60 bytes + text for each.
+    /// `name` (exactly), `*.suffix` (any number of labels in front) or `*`. Default: every host.
+    /// Case, a port and a trailing dot do not count. About 60 bytes + text for each.
     #[serde(skip_serializing_if = "is_default")]
     pub hosts: Vec<String>,
-    /// What is done, in any order: the most specific match wins, the order in the file decides between equals.
-    /// At least one.
+    /// What is done, in any order: the most specific match wins, the order in the file decides
+    /// between equals. At least one.
     pub rules: Vec<RuleConfig>,
 }
 
-/// What is done with the requests that match. About 80 bytes + text; equal header edits of all rules share memory.
+/// What is done with the requests that match. About 80 bytes + text; equal header edits of all
+/// rules share memory.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RuleConfig {
-    /// Line of the file it starts on; 0 if it does not come from one. Not part of the canonical form.
+    /// Line of the file it starts on; 0 if it does not come from one. Not part of the canonical
+    /// form.
     #[serde(skip)]
     pub line: u32,
-    /// Alternatives: the rule matches if one of them does. Default: it matches every request. 12 bytes for each host
-    /// of the route, and what its conditions take.
+    /// Alternatives: the rule matches if one of them does. Default: it matches every request. 12
+    /// bytes for each host of the route, and what its conditions take.
     #[serde(skip_serializing_if = "is_default")]
     pub matches: Vec<MatchConfig>,
-    /// Clusters that answer, by weight. Exactly one of `backends`, `redirect` and `respond` is required.
+    /// Clusters that answer, by weight. Exactly one of `backends`, `redirect` and `respond` is
+    /// required.
     #[serde(skip_serializing_if = "is_default")]
     pub backends: Vec<BackendConfig>,
     /// Changes of the request line on its way to the cluster. Only with `backends`. Default: none.
     #[serde(skip_serializing_if = "is_default")]
-    pub rewrite: Option<RewriteConfig>,
+    pub rewrite: Option<Box<RewriteConfig>>,
     /// Sends the client elsewhere.
     #[serde(skip_serializing_if = "is_default")]
-    pub redirect: Option<RedirectConfig>,
+    pub redirect: Option<Box<RedirectConfig>>,
     /// Answers directly.
     #[serde(skip_serializing_if = "is_default")]
-    pub respond: Option<RespondConfig>,
+    pub respond: Option<Box<RespondConfig>>,
     /// Changes of the header fields of the request before it is forwarded.
     #[serde(skip_serializing_if = "is_default")]
-    pub request_headers: HeaderEditsConfig,
+    pub request_headers: Option<Box<HeaderEditsConfig>>,
     /// Changes of the header fields of the response before it is passed on.
     #[serde(skip_serializing_if = "is_default")]
-    pub response_headers: HeaderEditsConfig,
-    /// From the end of the request head to the end of the response. Default: none. Raising it lets slow origins hold
-    /// a connection on both sides for longer.
+    pub response_headers: Option<Box<HeaderEditsConfig>>,
+    /// From the end of the request head to the end of the response. Default: none. Raising it lets
+    /// slow origins hold a connection on both sides for longer.
     #[serde(serialize_with = "optional_milliseconds", skip_serializing_if = "is_default")]
     pub timeout: Option<Duration>,
-    /// How long neither side may send a byte during an exchange. Default 5 min. Raising it keeps stalled exchanges.
+    /// How long neither side may send a byte during an exchange. Default 5 min. Raising it keeps
+    /// stalled exchanges.
     #[serde(serialize_with = "milliseconds", skip_serializing_if = "is_default_stream_idle")]
     pub idle_timeout: Duration,
-    /// Bytes of a request body, as a number or with a unit (`64KiB`, `10MiB`, `1GiB`). A larger one is answered 413.
-    /// Default: unlimited. Bodies are streamed, so raising it costs no memory here.
+    /// Bytes of a request body, as a number or with a unit (`64KiB`, `10MiB`, `1GiB`). A larger one
+    /// is answered 413. Default: unlimited. Bodies are streamed, so raising it costs no memory
+    /// here.
     #[serde(skip_serializing_if = "is_default")]
     pub max_request_body: Option<u64>,
 }
@@ -187,8 +200,8 @@ impl Default for RuleConfig {
             rewrite: None,
             redirect: None,
             respond: None,
-            request_headers: HeaderEditsConfig::default(),
-            response_headers: HeaderEditsConfig::default(),
+            request_headers: None,
+            response_headers: None,
             timeout: None,
             idle_timeout: STREAM_IDLE,
             max_request_body: None,
@@ -196,7 +209,8 @@ impl Default for RuleConfig {
     }
 }
 
-/// Conditions that must all hold. 24 bytes if there is one on anything but the path, and 24 for each of those.
+/// Conditions that must all hold. 24 bytes if there is one on anything but the path, and 24 for
+/// each of those.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct MatchConfig {
     /// Condition on the path. Default: every path.
@@ -205,11 +219,12 @@ pub struct MatchConfig {
     /// The method, with its case. Default: every method.
     #[serde(skip_serializing_if = "is_default")]
     pub method: Option<String>,
-    /// Conditions on header fields, each name at most once. Several fields of one name are joined by a comma first.
+    /// Conditions on header fields, each name at most once. Several fields of one name are joined
+    /// by a comma first.
     #[serde(skip_serializing_if = "is_default")]
     pub headers: Vec<ConditionConfig>,
-    /// Conditions on query parameters, each name at most once. Of several of one name the first counts; names and
-    /// values are compared after percent-decoding (`+` stays a plus sign).
+    /// Conditions on query parameters, each name at most once. Of several of one name the first
+    /// counts; names and values are compared after percent-decoding (`+` stays a plus sign).
     #[serde(skip_serializing_if = "is_default")]
     pub query: Vec<ConditionConfig>,
 }
@@ -220,10 +235,11 @@ pub struct MatchConfig {
 pub enum PathConfig {
     /// The whole path.
     Exact(String),
-    /// Whole segments from the start: `/foo` holds for `/foo`, `/foo/` and `/foo/x`, not for `/foobar`.
+    /// Whole segments from the start: `/foo` holds for `/foo`, `/foo/` and `/foo/x`, not for
+    /// `/foobar`.
     Prefix(String),
-    /// A regular expression for the whole path, anchored at both ends. Up to 256 KiB compiled, and as much again for
-    /// each worker that uses it.
+    /// A regular expression for the whole path, anchored at both ends. Up to 256 KiB compiled, and
+    /// as much again for each worker that uses it.
     Regex(String),
 }
 
@@ -254,7 +270,8 @@ pub enum ValueConfig {
 pub struct BackendConfig {
     /// Name of a cluster. Required.
     pub cluster: String,
-    /// Share in proportion to the sum of the rule's weights. Default 1; 0 sends nothing. Up to 1 000 000.
+    /// Share in proportion to the sum of the rule's weights. Default 1; 0 sends nothing. Up to 1
+    /// 000 000.
     #[serde(skip_serializing_if = "is_one")]
     pub weight: u32,
 }
@@ -280,8 +297,8 @@ pub struct RewriteConfig {
 pub enum ReplaceConfig {
     /// Replaces the whole path.
     Full(String),
-    /// Replaces the prefix that the rule matched (all matches of the rule must have the same), joined with exactly one
-    /// slash: `/foo` to `/bar` makes `/foo/x` into `/bar/x`.
+    /// Replaces the prefix that the rule matched (all matches of the rule must have the same),
+    /// joined with exactly one slash: `/foo` to `/bar` makes `/foo/x` into `/bar/x`.
     Prefix(String),
 }
 
@@ -294,8 +311,8 @@ pub struct RedirectConfig {
     /// New host. Default: that of the request.
     #[serde(skip_serializing_if = "is_default")]
     pub host: Option<String>,
-    /// New port. Default: that of the scheme if one is given, otherwise that of the listener. The default port of the
-    /// scheme is not written.
+    /// New port. Default: that of the scheme if one is given, otherwise that of the listener. The
+    /// default port of the scheme is not written.
     #[serde(skip_serializing_if = "is_default")]
     pub port: Option<u16>,
     /// New path. Default: that of the request.
@@ -313,7 +330,8 @@ pub struct RespondConfig {
     /// Body, up to 4 KiB. Default: empty.
     #[serde(skip_serializing_if = "is_default")]
     pub body: String,
-    /// `Content-Type` of the body. Default `text/plain; charset=utf-8`; not written when the body is empty.
+    /// `Content-Type` of the body. Default `text/plain; charset=utf-8`; not written when the body
+    /// is empty.
     #[serde(skip_serializing_if = "is_default")]
     pub content_type: Option<String>,
     /// Further header fields, name and value.
@@ -321,8 +339,9 @@ pub struct RespondConfig {
     pub headers: BTreeMap<String, String>,
 }
 
-/// Changes of header fields, in this order. Names in any case; those that frame the message or belong to one
-/// connection (`Content-Length`, `Transfer-Encoding`, `Connection` ...) and `Host` are refused.
+/// Changes of header fields, in this order. Names in any case; those that frame the message or
+/// belong to one connection (`Content-Length`, `Transfer-Encoding`, `Connection` ...) and `Host`
+/// are refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HeaderEditsConfig {
     /// Names whose fields are all removed.
@@ -367,19 +386,19 @@ pub struct ClusterConfig {
     /// `least_request` or `round_robin`. Default `least_request`.
     #[serde(skip_serializing_if = "is_default")]
     pub balance: Balance,
-    /// From the first packet to an established connection. Default 1 s. Raising it delays the answer when an endpoint
-    /// is gone.
+    /// From the first packet to an established connection. Default 1 s. Raising it delays the
+    /// answer when an endpoint is gone.
     #[serde(serialize_with = "milliseconds")]
     pub connect_timeout: Duration,
-    /// How long a tunnel to it may be silent in both directions. Default 1 h; the shorter of this and the listener's
-    /// holds. Raising it keeps more idle tunnels.
+    /// How long a tunnel to it may be silent in both directions. Default 1 h; the shorter of this
+    /// and the listener's holds. Raising it keeps more idle tunnels.
     #[serde(serialize_with = "milliseconds")]
     pub idle_timeout: Duration,
     /// Connections kept for the next request.
     #[serde(skip_serializing_if = "is_default")]
     pub pool: PoolConfig,
-    /// Opens every connection with a PROXY protocol header of this version, `v1` or `v2`. Default: none. Connections
-    /// are then not shared between clients.
+    /// Opens every connection with a PROXY protocol header of this version, `v1` or `v2`. Default:
+    /// none. Connections are then not shared between clients.
     #[serde(skip_serializing_if = "is_default")]
     pub send_proxy_protocol: Option<ProxyProtocolVersion>,
 }
@@ -401,11 +420,12 @@ impl Default for ClusterConfig {
 /// Idle connections to a cluster's endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PoolConfig {
-    /// How long an idle connection is kept. Default 3 s; keep it below what the application itself allows, or requests
-    /// meet closing connections. Raising it saves connects.
+    /// How long an idle connection is kept. Default 3 s; keep it below what the application itself
+    /// allows, or requests meet closing connections. Raising it saves connects.
     #[serde(serialize_with = "milliseconds")]
     pub idle_timeout: Duration,
-    /// Idle connections for each endpoint and worker. Default 1024; 0 turns reuse off. About 1 KiB each.
+    /// Idle connections for each endpoint and worker. Default 1024; 0 turns reuse off. About 1 KiB
+    /// each.
     pub idle_max: u32,
 }
 
@@ -418,8 +438,8 @@ impl Default for PoolConfig {
 /// A member of a cluster, by address or name. 24 bytes + text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EndpointConfig {
-    /// `ip:port` or `name:port`. Required. A name is resolved when the file is loaded and every 30 s; every address of
-    /// it is an endpoint.
+    /// `ip:port` or `name:port`. Required. A name is resolved when the file is loaded and every 30
+    /// s; every address of it is an endpoint.
     pub address: String,
     /// Share of the cluster's requests in proportion to the others. Default 1; 0 sends nothing.
     #[serde(skip_serializing_if = "is_one")]

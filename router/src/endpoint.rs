@@ -1,4 +1,5 @@
-//! Endpoints: the addresses behind a table's clusters, which change with name resolution without a new table.
+//! Endpoints: the addresses behind a table's clusters, which change with name resolution without a
+//! new table.
 //!
 //! ```text
 //! Table ──────┐
@@ -6,12 +7,13 @@
 //! previous ───┘
 //! ```
 //!
-//! The load of an endpoint is one cache line that all workers share. It and the slot go from one table to the next as
-//! long as the endpoint has the same cluster name and address.
+//! The load of an endpoint is one cache line that all workers share. It and the slot go from one
+//! table to the next as long as the endpoint has the same cluster name and address.
 //!
 //! # Invariants
-//! - A slot belongs to one endpoint at a time. It is given to another one only when nobody holds the [`EndpointLoad`]
-//!   of the old one any more: no table, no exchange ([`InFlight`]), no pooled connection that keeps the `Arc`.
+//! - A slot belongs to one endpoint at a time. It is given to another one only when nobody holds
+//!   the [`EndpointLoad`] of the old one any more: no table, no exchange ([`InFlight`]), no pooled
+//!   connection that keeps the `Arc`.
 //! - Endpoints of a cluster are in the order of the file, each address once.
 //! - Choosing takes no lock and does not allocate.
 //!
@@ -122,8 +124,8 @@ impl Addresses {
         names.map(|endpoint| &*endpoint.address).filter(|name| seen.insert(*name)).collect()
     }
 
-    /// Takes the answer for a `name:port`; at most [`ADDRESSES_MAX`] of it. An empty answer leaves the last one in
-    /// place. Gives whether anything changed; order does not count.
+    /// Takes the answer for a `name:port`; at most [`ADDRESSES_MAX`] of it. An empty answer leaves
+    /// the last one in place. Gives whether anything changed; order does not count.
     pub fn resolved(&mut self, name: &str, mut addresses: Vec<SocketAddr>) -> bool {
         if addresses.is_empty() {
             return false;
@@ -159,7 +161,8 @@ struct Members {
     sums: Box<[u64]>,
     /// Sum of all weights.
     total: u64,
-    /// Step of the round robin: coprime to `total`, so that a turn visits each place once, heavy endpoints spread out.
+    /// Step of the round robin: coprime to `total`, so that a turn visits each place once, heavy
+    /// endpoints spread out.
     step: u64,
 }
 
@@ -245,7 +248,8 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The endpoints of every cluster of one table. Immutable; replaced when addresses or the table change.
+/// The endpoints of every cluster of one table. Immutable; replaced when addresses or the table
+/// change.
 #[derive(Debug)]
 pub struct EndpointTable {
     clusters: Box<[Members]>,
@@ -253,8 +257,9 @@ pub struct EndpointTable {
 }
 
 impl EndpointTable {
-    /// The endpoints of `table` at `addresses`. An endpoint that `previous` has under the same cluster name and address
-    /// keeps its slot and its load. Names that resolve to nothing have no endpoints.
+    /// The endpoints of `table` at `addresses`. An endpoint that `previous` has under the same
+    /// cluster name and address keeps its slot and its load. Names that resolve to nothing have no
+    /// endpoints.
     pub fn build(
         table: &Table,
         addresses: &Addresses,
@@ -301,9 +306,10 @@ impl EndpointTable {
         self.slots.count()
     }
 
-    /// The endpoint for an exchange with a cluster. `cursor` is the worker's place in the round robin of the cluster,
-    /// `draw` 64 random bits for the choice by load. `avoid` is not chosen if another one can be. `None` if no endpoint
-    /// has a weight. The load is not counted yet: [`Endpoint::begin`].
+    /// The endpoint for an exchange with a cluster. `cursor` is the worker's place in the round
+    /// robin of the cluster, `draw` 64 random bits for the choice by load. `avoid` is not chosen if
+    /// another one can be. `None` if no endpoint has a weight. The load is not counted yet:
+    /// [`Endpoint::begin`].
     ///
     /// # Panics
     /// `id` is of another table that has more clusters.
@@ -330,7 +336,8 @@ impl EndpointTable {
     }
 }
 
-/// Addresses and weights of a cluster, each address once: the first that names it decides its weight.
+/// Addresses and weights of a cluster, each address once: the first that names it decides its
+/// weight.
 fn members(cluster: &Cluster, addresses: &Addresses) -> Vec<(SocketAddr, u32)> {
     let mut seen = std::collections::HashSet::new();
     let mut members = Vec::new();

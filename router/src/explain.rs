@@ -1,6 +1,7 @@
 //! Why a request gets the answer it gets, in words.
 //!
-//! The same walk over the index as [`Table::route`], noting for every candidate the first condition that failed.
+//! The same walk over the index as [`Table::route`], noting for every candidate the first condition
+//! that failed.
 //!
 //! # Invariants
 //! - The rule named is the one that [`Table::route`] gives for the same request.
@@ -33,8 +34,9 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Explains what `table` does with a request that comes in at `listener` (default: the first `http1` one). `url` is
-/// `http://host/path?query` or `/path?query`; a `Host` among `headers` goes before the host in it.
+/// Explains what `table` does with a request that comes in at `listener` (default: the first
+/// `http1` one). `url` is `http://host/path?query` or `/path?query`; a `Host` among `headers` goes
+/// before the host in it.
 pub fn explain(
     table: &Table,
     listener: Option<ListenerId>,

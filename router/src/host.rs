@@ -15,7 +15,8 @@ pub fn without_port(host: &str) -> &str {
     }
 }
 
-/// `host` in the form that tables hold, written to `buffer`; `None` if it is too long for any table to hold.
+/// `host` in the form that tables hold, written to `buffer`; `None` if it is too long for any table
+/// to hold.
 #[inline]
 pub(crate) fn fold<'b>(host: &str, buffer: &'b mut [u8; 256]) -> Option<&'b [u8]> {
     let host = without_port(host).as_bytes();

@@ -1,4 +1,5 @@
-//! The decisions of Ringway: which rule answers a request, which endpoint takes it, and what is wrong with a file.
+//! The decisions of Ringway: which rule answers a request, which endpoint takes it, and what is
+//! wrong with a file.
 //!
 //! ```text
 //! text ──load──▶ Config ──compile──▶ Table ──route──▶ Rule ──▶ Action
@@ -6,8 +7,10 @@
 //! ```
 //!
 //! # Invariants
-//! - A [`Table`] is immutable; its identity is the BLAKE3 hash of the configuration's canonical form.
-//! - Everything that a file can make grow has a maximum in [`limits`]; nothing that a file contains panics.
+//! - A [`Table`] is immutable; its identity is the BLAKE3 hash of the configuration's canonical
+//!   form.
+//! - Everything that a file can make grow has a maximum in [`limits`]; nothing that a file
+//!   contains panics.
 //! - [`Table::route`] and [`EndpointTable::pick`] take no lock.
 //!
 //! # Not here
@@ -33,7 +36,7 @@ pub use config::{Balance, Config, Protocol, ProxyProtocolVersion};
 pub use endpoint::{Addresses, Endpoint, EndpointLoad, EndpointSlot, EndpointTable, InFlight};
 pub use explain::{Explanation, explain};
 pub use host::without_port;
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_table};
 pub use path::{Normalised, PathError, normalise_path};
 pub use problem::{Problem, Problems, Severity};
 pub use source::Format;

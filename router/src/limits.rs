@@ -1,11 +1,13 @@
 //! Every maximum of this crate, and how they relate.
 //!
 //! # Invariants
-//! - What a file can make grow has its maximum here; reading stops with a problem at the first thing past it.
+//! - What a file can make grow has its maximum here; reading stops with a problem at the first
+//!   thing past it.
 //! - Sums that the table keeps in 32 bits cannot overflow: the assertions below say why.
 //!
 //! # Not here
-//! Limits on requests (bytes of a head, number of fields): the proxy rejects those before it asks the table.
+//! Limits on requests (bytes of a head, number of fields): the proxy rejects those before it asks
+//! the table.
 
 use std::time::Duration;
 
@@ -13,7 +15,8 @@ use std::time::Duration;
 pub const FILE_BYTES_MAX: usize = 64 << 20;
 /// Nesting of sequences and mappings. The model itself is 9 deep.
 pub const NESTING_MAX: usize = 32;
-/// Nodes (keys, values, collections) of a file after the expansion of aliases; 16 bytes of memory each while it loads.
+/// Nodes (keys, values, collections) of a file after the expansion of aliases; 16 bytes of memory
+/// each while it loads.
 pub const NODES_MAX: usize = 4 << 20;
 /// Problems reported for one file; a note says how many more there were.
 pub const PROBLEMS_MAX: usize = 1000;

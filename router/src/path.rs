@@ -1,12 +1,15 @@
 //! Path normalisation: one form for routing, policy and forwarding alike.
 //!
-//! - Percent-encoded unreserved characters are decoded, other escapes get upper-case digits (RFC 3986 6.2.2.1, .2).
-//! - `.` and `..` segments, also encoded, are resolved (RFC 3986 5.2.4); going above the root is an error.
+//! - Percent-encoded unreserved characters are decoded, other escapes get upper-case digits (RFC
+//!   3986 6.2.2.1, .2).
+//! - `.` and `..` segments, also encoded, are resolved (RFC 3986 5.2.4); going above the root is
+//!   an error.
 //! - `%2F` stays as it is, slashes are not merged: origins tell them apart.
 //!
 //! # Invariants
 //! - The result starts with `/`, and normalising it again changes nothing.
-//! - What origins read in different ways is an error: controls, spaces, non-ASCII, `#`, backslash, `%00`, bad escapes.
+//! - What origins read in different ways is an error: controls, spaces, non-ASCII, `#`,
+//!   backslash, `%00`, bad escapes.
 
 use thiserror::Error;
 
@@ -67,7 +70,8 @@ const CLASSES: [Class; 256] = {
     classes
 };
 
-/// Normalises `raw`, a path without its query. If it is not normal yet, `out` is cleared and takes the normal form.
+/// Normalises `raw`, a path without its query. If it is not normal yet, `out` is cleared and takes
+/// the normal form.
 ///
 /// # Errors
 /// The path has no normal form; `out` is then unspecified.
@@ -133,7 +137,8 @@ pub(crate) fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).map(|value| value as u8)
 }
 
-/// Resolves the segment at the end of `out`, whose slash follows, if it is `.` or `..`: what is left takes that slash.
+/// Resolves the segment at the end of `out`, whose slash follows, if it is `.` or `..`: what is
+/// left takes that slash.
 fn end_segment(out: &mut Vec<u8>) -> Result<(), PathError> {
     if out.ends_with(b"/.") {
         out.truncate(out.len() - 2);

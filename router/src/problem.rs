@@ -1,8 +1,8 @@
 //! What is wrong with a configuration, where, and what to do about it.
 //!
-//! A [`Problem`] stands at a line and column of the file and at a path into the model (`routes[0].rules[1].timeout`).
-//! All problems of a file are gathered in one [`Problems`], never only the first; past
-//! [`PROBLEMS_MAX`](crate::limits::PROBLEMS_MAX) they are counted.
+//! A [`Problem`] stands at a line and column of the file and at a path into the model
+//! (`routes[0].rules[1].timeout`). All problems of a file are gathered in one [`Problems`], never
+//! only the first; past [`PROBLEMS_MAX`](crate::limits::PROBLEMS_MAX) they are counted.
 //!
 //! # Not here
 //! The name of the file: who read it puts it in front.

@@ -6,15 +6,16 @@
 //! JSON ──▶ json.rs ────────────────────────────────┘
 //! ```
 //!
-//! A [`Tree`] is one array in document order, 16 bytes a node: a collection is followed by its children, and `next`
-//! leads past them. A mapping's children are key, value, key, value. Text that stands verbatim in the file is not
-//! copied. Nothing is interpreted here: `5` is a plain scalar, whatever it will mean.
+//! A [`Tree`] is one array in document order, 16 bytes a node: a collection is followed by its
+//! children, and `next` leads past them. A mapping's children are key, value, key, value. Text that
+//! stands verbatim in the file is not copied. Nothing is interpreted here: `5` is a plain scalar,
+//! whatever it will mean.
 //!
 //! # Invariants
 //! - `index < next <= entries.len()` for every entry; keys are scalars.
 //! - No node is deeper than `NESTING_MAX` and there are at most `NODES_MAX`.
-//! - `yaml.rs` accepts a text only if `full_yaml.rs` makes the same tree of it; in doubt it declines. It exists because
-//!   serde-saphyr takes 0.9 s for 100 000 one-line routes.
+//! - `yaml.rs` accepts a text only if `full_yaml.rs` makes the same tree of it; in doubt it
+//!   declines. It exists because serde-saphyr takes 0.9 s for 100 000 one-line routes.
 
 mod full_yaml;
 mod json;
@@ -238,9 +239,11 @@ impl<'t> Tree<'t> {
         (line as u32, starts[line.saturating_sub(1)] as usize)
     }
 
-    /// Line and column of a byte offset, from 1; the column in characters, far to the right in bytes.
+    /// Line and column of a byte offset, from 1; the column in characters, far to the right in
+    /// bytes.
     fn position(&self, at: usize) -> (u32, u32) {
-        // A whole file may stand on one line; counting its characters for every problem would take minutes.
+        // A whole file may stand on one line; counting its characters for every problem would take
+        // minutes.
         const COUNTED_MAX: usize = 4096;
         let (line, start) = self.line(at);
         let before = self.source.get(start..at).unwrap_or("");
@@ -251,7 +254,8 @@ impl<'t> Tree<'t> {
         (line, width as u32 + 1)
     }
 
-    /// Where `path` (`routes[0].rules[1].timeout`) stands, or the innermost part of it that is there.
+    /// Where `path` (`routes[0].rules[1].timeout`) stands, or the innermost part of it that is
+    /// there.
     pub(crate) fn locate(&self, path: &str) -> (u32, u32) {
         let Some(mut node) = self.root() else { return (1, 1) };
         let mut rest = path;

@@ -10,20 +10,21 @@
 //! # Precedence
 //! The most specific match wins, whatever route it is in (Gateway API, HTTPRoute):
 //!
-//! 1. host: exact, then the longest suffix, then any. A host's rules come before those of less specific hosts, but do
-//!    not hide them: if none of them matches, the next group is tried.
-//! 2. path: exact, then the longest prefix, then regular expressions (the longest as written first), then any path.
-//!    The prefix `/` holds for every path, so it is no condition and ranks with a match that names no path: below
-//!    regular expressions, which could never be reached otherwise.
+//! 1. host: exact, then the longest suffix, then any. A host's rules come before those of less
+//!    specific hosts, but do not hide them: if none of them matches, the next group is tried.
+//! 2. path: exact, then the longest prefix, then regular expressions (the longest as written
+//!    first), then any path. The prefix `/` holds for every path, so it is no condition and ranks
+//!    with a match that names no path: below regular expressions, which could never be reached
+//!    otherwise.
 //! 3. a method before none.
 //! 4. more header conditions before fewer, then more query conditions before fewer.
 //! 5. the order in the file.
 //!
 //! # Invariants
 //! - Ids are dense: `0..listeners().len()` and so on; ids of one table mean nothing in another.
-//! - [`Table::route`] takes no lock and does not allocate, except to join several fields of one name for a regular
-//!   expression; its time depends on the labels of the host, the segments of the path and the candidates of one bucket,
-//!   not on the number of routes.
+//! - [`Table::route`] takes no lock and does not allocate, except to join several fields of one
+//!   name for a regular expression; its time depends on the labels of the host, the segments of the
+//!   path and the candidates of one bucket, not on the number of routes.
 
 mod actions;
 mod compile;
@@ -41,6 +42,7 @@ use crate::config::canonical::TableHash;
 use crate::config::{Balance, Protocol, ProxyProtocolVersion};
 use crate::host::fold;
 pub(crate) use actions::matched_prefix;
+pub(crate) use compile::build;
 pub use conditions::Field;
 pub(crate) use conditions::{Condition, Conditions, Failure, Test, Value};
 pub(crate) use index::{Bucket, Candidate, Index, PathClass};
@@ -280,7 +282,8 @@ impl Table {
         (0..self.listeners.len() as u32).map(ListenerId)
     }
 
-    /// The listener called `name`. Takes time with the number of listeners; not for the request path.
+    /// The listener called `name`. Takes time with the number of listeners; not for the request
+    /// path.
     pub fn listener_named(&self, name: &str) -> Option<ListenerId> {
         self.listener_ids().find(|id| &*self.listener(*id).name == name)
     }

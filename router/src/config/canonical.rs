@@ -1,11 +1,12 @@
 //! The canonical form of a configuration and its hash.
 //!
-//! The form is JSON with the fields in the order of the structs, durations in milliseconds and defaults left out, so
-//! that key order, comments, format and the way a value is written do not show. Names keep their case, lists their
-//! order: both can matter.
+//! The form is JSON with the fields in the order of the structs, durations in milliseconds and
+//! defaults left out, so that key order, comments, format and the way a value is written do not
+//! show. Names keep their case, lists their order: both can matter.
 //!
 //! # Invariants
-//! - Two configurations with one hash behave alike. (Two with different hashes may behave alike, too.)
+//! - Two configurations with one hash behave alike. (Two with different hashes may behave alike,
+//!   too.)
 
 use std::fmt;
 use std::io::{self, BufWriter, Write};
@@ -22,10 +23,12 @@ pub struct TableHash([u8; 32]);
 impl TableHash {
     /// Hashes `config`.
     pub fn of(config: &Config) -> TableHash {
-        // The first bytes name the form, so that a later form of the same model cannot collide with this one.
+        // The first bytes name the form, so that a later form of the same model cannot collide with
+        // this one.
         let mut hasher = blake3::Hasher::new_derive_key("ringway table 1");
         let mut out = BufWriter::with_capacity(64 << 10, Update(&mut hasher));
-        // Neither serialising plain structs nor hashing can fail; an error would still change the hash.
+        // Neither serialising plain structs nor hashing can fail; an error would still change the
+        // hash.
         let written = serde_json::to_writer(&mut out, config).is_ok() && out.flush().is_ok();
         drop(out);
         hasher.update(&[u8::from(written)]);

@@ -1,4 +1,5 @@
-//! What is wrong with a configuration as a whole: names that lead nowhere, values outside their range.
+//! What is wrong with a configuration as a whole: names that lead nowhere, values outside their
+//! range.
 //!
 //! # Invariants
 //! - Every problem is reported, with its path; nothing is changed.

@@ -1,7 +1,8 @@
 //! A tree of nodes as a configuration.
 //!
-//! Everything is read once; what cannot be read is reported with its place and left at its default, so that one pass
-//! finds every problem. Unknown fields, known but unsupported ones and repeated keys are problems, too.
+//! Everything is read once; what cannot be read is reported with its place and left at its default,
+//! so that one pass finds every problem. Unknown fields, known but unsupported ones and repeated
+//! keys are problems, too.
 //!
 //! # Not here
 //! What values mean together: `check`.

@@ -18,7 +18,7 @@ pub(super) fn name(text: &str) -> Check {
         return Err(format!("a name has at most {NAME_BYTES_MAX} bytes"));
     }
     let control = |text: &str| text.chars().any(char::is_control);
-    if text.bytes().any(|byte| byte < 0x20 || byte >= 0x7f) && control(text) {
+    if text.bytes().any(|byte| !(0x20..0x7f).contains(&byte)) && control(text) {
         return Err("a name has no control characters".to_owned());
     }
     Ok(())
@@ -39,7 +39,8 @@ pub(super) fn token(text: &str, what: &str) -> Check {
     }
 }
 
-/// Fields that frame a message or belong to one connection (RFC 9110 sections 7.6.1 and 8.6, RFC 9112 section 6).
+/// Fields that frame a message or belong to one connection (RFC 9110 sections 7.6.1 and 8.6, RFC
+/// 9112 section 6).
 const FRAMING: &[&str] = &[
     "connection",
     "content-length",

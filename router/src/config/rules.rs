@@ -15,9 +15,9 @@ pub(super) fn rule<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<RuleCon
     r.object(node, &schema::RULE, |r, name, node| match name {
         "matches" => rule.matches = r.list(node, MATCHES_MAX, match_),
         "backends" => rule.backends = r.list(node, BACKENDS_MAX, backend),
-        "rewrite" => rule.rewrite = Some(rewrite(r, node)),
-        "redirect" => rule.redirect = Some(redirect(r, node)),
-        "respond" => rule.respond = Some(respond(r, node)),
+        "rewrite" => rule.rewrite = Some(Box::new(rewrite(r, node))),
+        "redirect" => rule.redirect = Some(Box::new(redirect(r, node))),
+        "respond" => rule.respond = Some(Box::new(respond(r, node))),
         "request_headers" => rule.request_headers = edits(r, node),
         "response_headers" => rule.response_headers = edits(r, node),
         "timeout" => rule.timeout = r.timeout(node),
@@ -148,12 +148,13 @@ fn respond<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> RespondConfig {
     respond
 }
 
-fn edits<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> HeaderEditsConfig {
+/// Header edits; those that change nothing are none.
+fn edits<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<Box<HeaderEditsConfig>> {
     let mut edits = HeaderEditsConfig::default();
     r.object(node, &schema::EDITS, |r, name, node| match name {
         "remove" => edits.remove = r.list(node, EDITS_MAX, Reader::text),
         "set" => edits.set = r.map(node, EDITS_MAX),
         _ => edits.add = r.map(node, EDITS_MAX),
     });
-    edits
+    (edits != HeaderEditsConfig::default()).then(|| Box::new(edits))
 }

@@ -39,8 +39,12 @@ pub(super) fn rule<'c>(c: &mut Checker<'c, '_>, at: &At<'_>, rule: &'c RuleConfi
     if let Some(config) = &rule.respond {
         respond(c, &at.field("respond"), config);
     }
-    edits(c, &at.field("request_headers"), &rule.request_headers);
-    edits(c, &at.field("response_headers"), &rule.response_headers);
+    if let Some(config) = &rule.request_headers {
+        edits(c, &at.field("request_headers"), config);
+    }
+    if let Some(config) = &rule.response_headers {
+        edits(c, &at.field("response_headers"), config);
+    }
     if let Some(timeout) = rule.timeout {
         c.duration(&at.field("timeout"), timeout);
     }

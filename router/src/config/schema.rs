@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! - `fields` are exactly the names that `decode` reads; a test holds both together.
-//! - A name in `unsupported` is refused as such until the change that enforces it moves it to `fields`.
+//! - A name in `unsupported` is refused as such until the change that enforces it moves it to
+//!   `fields`.
 
 /// An object of the file.
 #[derive(Debug)]

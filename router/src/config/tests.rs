@@ -528,7 +528,8 @@ clusters:
 "#;
     let loaded = load(yaml, Format::Yaml).unwrap_or_else(|problems| panic!("{problems}"));
     let canonical = serde_json::to_value(&loaded.config).unwrap();
-    // Written out, the canonical form names every field; read again, it is the same configuration but for units.
+    // Written out, the canonical form names every field; read again, it is the same configuration
+    // but for units.
     let mut names = std::collections::BTreeSet::new();
     collect(&canonical, &mut names);
     let schemas = [

@@ -1,9 +1,9 @@
 //! What a configuration may say but probably does not mean.
 //!
-//! A rule is unreachable if each of its matches, for each host, comes after a match that holds whenever it does: same
-//! host, same path condition, listeners that include its own, and conditions that its own imply. Anything subtler
-//! (regular expressions that include one another) is not looked for: a remark is never wrong, but not every
-//! unreachable rule is found.
+//! A rule is unreachable if each of its matches, for each host, comes after a match that holds
+//! whenever it does: same host, same path condition, listeners that include its own, and conditions
+//! that its own imply. Anything subtler (regular expressions that include one another) is not
+//! looked for: a remark is never wrong, but not every unreachable rule is found.
 
 use std::collections::{HashMap, HashSet};
 

@@ -17,7 +17,8 @@ pub(super) struct SlotList {
 }
 
 impl SlotList {
-    /// A free slot with a new load, the lowest that this list has not passed yet; `None` at [`SLOTS_MAX`].
+    /// A free slot with a new load, the lowest that this list has not passed yet; `None` at
+    /// [`SLOTS_MAX`].
     pub(super) fn take(&mut self) -> Option<(EndpointSlot, Arc<EndpointLoad>)> {
         let load = Arc::new(EndpointLoad::default());
         while self.next < self.given.len() {

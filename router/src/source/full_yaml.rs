@@ -1,7 +1,8 @@
 //! Any YAML as a tree, from the parser under serde-saphyr.
 //!
-//! Aliases are expanded by copying what their anchor built, so that the maximum number of nodes bounds them. Merge
-//! keys, tags other than those of plain types, keys that are not scalars and a second document are refused.
+//! Aliases are expanded by copying what their anchor built, so that the maximum number of nodes
+//! bounds them. Merge keys, tags other than those of plain types, keys that are not scalars and a
+//! second document are refused.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
 //! JSON (RFC 8259) as a tree.
 //!
-//! One pass that keeps positions; unescaping a string and the words of a syntax error are left to `serde_json`, and a
-//! test holds the two to the same verdict on every text.
+//! One pass that keeps positions; unescaping a string and the words of a syntax error are left to
+//! `serde_json`, and a test holds the two to the same verdict on every text.
 
 use super::{Full, Kind, Tree};
 use crate::problem::Problem;

@@ -1,8 +1,9 @@
 //! The YAML that configuration files are written in, as a tree, in one pass.
 //!
-//! Accepted are printable ASCII, block and flow collections, plain and quoted scalars on one line, comments and one
-//! leading `---`. Everything else (anchors, tags, block scalars, scalars over several lines, tabs, other scripts), and
-//! whatever is doubtful or wrong, is *declined*: the full parser then reads the text, slower, and words the error.
+//! Accepted are printable ASCII, block and flow collections, plain and quoted scalars on one line,
+//! comments and one leading `---`. Everything else (anchors, tags, block scalars, scalars over
+//! several lines, tabs, other scripts), and whatever is doubtful or wrong, is *declined*: the full
+//! parser then reads the text, slower, and words the error.
 //!
 //! # Invariants
 //! - Where this accepts, the full parser makes the same tree; a property test holds them together.
@@ -66,8 +67,8 @@ impl<'t> Reader<'t> {
         self.at = feed.map_or(self.bytes.len(), |feed| self.at + feed + 1);
     }
 
-    /// Goes to the first character of the next line with content and gives its column; `None` at the end. The reader
-    /// is at the start of a line. Declines document markers and directives.
+    /// Goes to the first character of the next line with content and gives its column; `None` at
+    /// the end. The reader is at the start of a line. Declines document markers and directives.
     #[allow(clippy::option_option, reason = "the outer one declines, the inner one is the end")]
     fn next_line(&mut self) -> Option<Option<usize>> {
         loop {

@@ -56,8 +56,8 @@ impl<'c> Rules<'c> {
             idle_timeout_ms: milliseconds(config.idle_timeout),
             max_request_body: config.max_request_body.unwrap_or(u64::MAX),
             action: self.action(config),
-            request_headers: self.header_edits(&config.request_headers),
-            response_headers: self.header_edits(&config.response_headers),
+            request_headers: self.header_edits(config.request_headers.as_deref()),
+            response_headers: self.header_edits(config.response_headers.as_deref()),
         }
     }
 
@@ -71,7 +71,7 @@ impl<'c> Rules<'c> {
         if let Some(respond) = &config.respond {
             return Action::Respond(shared(&mut self.responses, new_respond(respond)));
         }
-        let rewrite = new_rewrite(config.rewrite.as_ref(), matched);
+        let rewrite = new_rewrite(config.rewrite.as_deref(), matched);
         self.heap_bytes += rewrite.heap_bytes();
         Action::Forward { backends: self.backends(config), rewrite }
     }
@@ -93,10 +93,8 @@ impl<'c> Rules<'c> {
         self.backends.entry(weights).or_insert_with_key(new).clone()
     }
 
-    fn header_edits(&mut self, config: &HeaderEditsConfig) -> Option<Arc<HeaderEdits>> {
-        if *config == HeaderEditsConfig::default() {
-            return None;
-        }
+    fn header_edits(&mut self, config: Option<&HeaderEditsConfig>) -> Option<Arc<HeaderEdits>> {
+        let config = config?;
         let pair = |(name, value): (&String, &String)| (boxed(name), boxed(value));
         let edits = HeaderEdits {
             remove: config.remove.iter().map(|name| boxed(name)).collect(),
@@ -134,8 +132,8 @@ pub(super) fn milliseconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
-/// The prefix that all matches of a rule share, in bytes without a slash at its end (0 for `/` and for no path);
-/// `None` if they do not share one.
+/// The prefix that all matches of a rule share, in bytes without a slash at its end (0 for `/` and
+/// for no path); `None` if they do not share one.
 pub(crate) fn matched_prefix(matches: &[MatchConfig]) -> Option<usize> {
     let prefix = |config: &MatchConfig| match &config.path {
         None => Some(String::new()),

@@ -1,7 +1,8 @@
 //! From a checked configuration to a table.
 //!
-//! Each match of each rule becomes one *unit* for each host of its route. Units are sorted once, by bucket and then by
-//! precedence; the index keeps the sorted candidates and where each bucket starts.
+//! Each match of each rule becomes one *unit* for each host of its route. Units are sorted once, by
+//! bucket and then by precedence; the index keeps the sorted candidates and where each bucket
+//! starts.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -35,7 +36,8 @@ impl Table {
     }
 }
 
-fn build(config: &Config) -> Table {
+/// Builds the table of a configuration that was checked.
+pub(crate) fn build(config: &Config) -> Table {
     let clusters: HashMap<&str, ClusterId, foldhash::fast::FixedState> = config
         .clusters
         .iter()

@@ -1,7 +1,8 @@
 //! Conditions on method, header fields and query parameters.
 //!
 //! # Invariants
-//! - A condition's tests name each header and each parameter at most once; header names are lower-case.
+//! - A condition's tests name each header and each parameter at most once; header names are
+//!   lower-case.
 
 use std::borrow::Cow;
 

@@ -1,12 +1,13 @@
 //! From host and path to candidates, in order of precedence.
 //!
-//! A *group* is what one host pattern has. Exact paths and prefixes of all groups stand in one hash table; a group keeps
-//! the set of segment counts that its prefixes have, so that only those lengths are looked up, longest first. Suffix
-//! hosts are found likewise by label counts.
+//! A *group* is what one host pattern has. Exact paths and prefixes of all groups stand in one hash
+//! table; a group keeps the set of segment counts that its prefixes have, so that only those
+//! lengths are looked up, longest first. Suffix hosts are found likewise by label counts.
 //!
 //! # Invariants
 //! - Candidates of one bucket are contiguous and in order of precedence.
-//! - Prefixes have at least one segment, no empty one and no slash at the end; the prefix `/` is in `any`.
+//! - Prefixes have at least one segment, no empty one and no slash at the end; the prefix `/` is
+//!   in `any`.
 
 use super::slots::{self, Slots};
 use super::{ListenerId, RuleId};
@@ -116,8 +117,8 @@ pub(super) fn path_space(host: u32, exact: bool) -> u32 {
 }
 
 impl Index {
-    /// Calls `seen` for every bucket that host and path lead to, in order of precedence, until it gives something.
-    /// `host` is folded; `None` is a host that no pattern but any holds for.
+    /// Calls `seen` for every bucket that host and path lead to, in order of precedence, until it
+    /// gives something. `host` is folded; `None` is a host that no pattern but any holds for.
     #[inline]
     pub(crate) fn find<T>(
         &self,
@@ -150,7 +151,8 @@ impl Index {
     ) -> Option<T> {
         let mut labels = host.iter().filter(|byte| **byte == b'.').count();
         for dot in memchr::memchr_iter(b'.', host) {
-            // The suffix from this dot on has as many labels as dots; one label must stand before it.
+            // The suffix from this dot on has as many labels as dots; one label must stand before
+            // it.
             let known = labels < 64 && self.suffix_labels & (1 << labels) != 0;
             labels -= 1;
             if dot == 0 || !known {
@@ -297,8 +299,8 @@ impl Index {
     }
 }
 
-/// Where the first segments of `path` end: `ends[n]` after n of them. Gives how many there are, at most what `ends`
-/// holds.
+/// Where the first segments of `path` end: `ends[n]` after n of them. Gives how many there are, at
+/// most what `ends` holds.
 #[inline]
 fn segment_ends(path: &[u8], ends: &mut [usize; PREFIX_SEGMENTS_MAX + 1]) -> usize {
     if path.first() != Some(&b'/') {

@@ -1,7 +1,7 @@
 //! A hash table from bytes to dense numbers: open addressing, eight bytes a slot.
 //!
-//! The keys stand elsewhere; the caller compares. Requests only look up, keys come from the configuration alone, so a
-//! fixed seed is no weakness: a request cannot add to a chain.
+//! The keys stand elsewhere; the caller compares. Requests only look up, keys come from the
+//! configuration alone, so a fixed seed is no weakness: a request cannot add to a chain.
 //!
 //! # Invariants
 //! - At least one slot in eight is empty, so that every search ends.

@@ -1,4 +1,5 @@
-//! A naive model of matching, written from the Gateway API's rules: all matches in a list, the best of those that hold.
+//! A naive model of matching, written from the Gateway API's rules: all matches in a list, the best
+//! of those that hold.
 
 use std::cmp::Reverse;
 
@@ -163,12 +164,12 @@ fn match_() -> impl Strategy<Value = MatchConfig> {
 fn route() -> impl Strategy<Value = RouteConfig> {
     let rule = prop::collection::vec(match_(), 0..3).prop_map(|matches| RuleConfig {
         matches,
-        respond: Some(RespondConfig {
+        respond: Some(Box::new(RespondConfig {
             status: 200,
             body: String::new(),
             content_type: None,
             headers: std::collections::BTreeMap::new(),
-        }),
+        })),
         ..RuleConfig::default()
     });
     let listeners = prop::sample::subsequence(vec!["l0".to_owned(), "l1".to_owned()], 0..=2);
