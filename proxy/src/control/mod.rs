@@ -45,6 +45,8 @@ async fn serve(mut reloader: Reloader, shared: &Arc<Shared>) -> io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let (changed, mut changes) = mpsc::channel(1);
     let _watcher = watch::start(reloader.path(), changed);
+    // The file may have changed between the first reading and the watch.
+    reloader.reload(shared, false).await;
     let mut resolve = tokio::time::interval(RESOLVE_INTERVAL);
     resolve.reset();
     loop {

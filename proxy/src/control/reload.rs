@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ringway_router::{Addresses, EndpointTable, Format, Listener, Loaded, Table, load};
+use ringway_router::{Addresses, EndpointTable, Format, Listener, Loaded, Table, load_table};
 use ringway_stats::Registry;
 use thiserror::Error;
 
@@ -76,9 +76,7 @@ pub fn compile(path: &Path, bytes: &[u8]) -> Result<(Table, Loaded), Rejection> 
         error: io::Error::new(io::ErrorKind::InvalidData, error),
     })?;
     let invalid = |problems| Rejection::Invalid { path: shown(), problems };
-    let loaded = load(text, Format::from_path(path)).map_err(invalid)?;
-    let table = Table::compile(&loaded.config).map_err(invalid)?;
-    Ok((table, loaded))
+    load_table(text, Format::from_path(path)).map_err(invalid)
 }
 
 /// Reads the bytes of a file.

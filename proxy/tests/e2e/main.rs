@@ -8,9 +8,13 @@
 #[macro_use]
 mod support;
 
+mod reload;
+mod cli;
+mod admin;
 mod basics;
 mod idle;
 mod overload;
 mod resets;
+mod smuggling;
 mod startup;
 mod tunnel;
