@@ -42,6 +42,14 @@ pub const PIPES_POOLED: usize = 64;
 /// Bytes moved through one pipe before the other tasks of the worker have their turn.
 pub const SPLICE_TURN_BYTES: usize = 4 * PIPE_BYTES;
 
+/// Bytes between two waits below which a spliced tunnel counts as talking in small pieces.
+pub const SPLICE_BURST_BYTES_MIN: u64 = 4 * 1024;
+/// Such bursts in a row after which it goes back to copying.
+pub const SPLICE_SMALL_BURSTS_MAX: u32 = 8;
+/// How often a tunnel that waits for one side looks whether the other has broken, when no
+/// operation on that one would tell.
+pub const FAR_SIDE_LOOK: Duration = Duration::from_secs(1);
+
 /// After an early or error answer: how long input is still taken and thrown away.
 pub const LINGER_TIME: Duration = Duration::from_secs(2);
 /// And how much of it. Closing with input unread sends RST, which can overtake the answer.

@@ -3,20 +3,21 @@
 //! ```text
 //! downstream ──▶ [block or pipe] ──▶ upstream
 //! downstream ◀── [block or pipe] ◀── upstream
-//! ```
 //!
-//! A direction begins with copies, since most tunnels carry small messages, and changes to splice
-//! after two receives that filled their block.
+//! a direction:  copy ── two full receives ──▶ splice ── end ──▶ FIN to the other side
+//!                ▲                              │
+//!                └── small bursts, or no pipe ──┘
+//! ```
 //!
 //! # Invariants
 //! - A direction is in exactly one mode, and changes with no read in flight.
 //! - FIN is passed on as FIN once everything before it has gone out; the other direction lives on.
 //! - RST is passed on as RST: an error on one side aborts the other, never the orderly end that
-//!   would pass for a complete transfer.
+//!   would pass for a complete transfer. Where no operation waits on a side, because its direction
+//!   has finished or is held up by the other side, it is looked at from time to time.
 //! - The tunnel ends when neither direction has moved for the idle time.
 
 use std::cell::Cell;
-use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -25,10 +26,10 @@ use ringway_stats::clock::now_ns;
 
 use crate::connection::Peer;
 use crate::io::deadlines::after;
-use crate::io::pipe::Pipe;
 use crate::io::race::{self, Either};
 use crate::io::socket::{Arrival, Socket};
-use crate::io::splice::{self, Pace, Run};
+use crate::io::splice::{self, Pace, Run, wait};
+use crate::limits::{FAR_SIDE_LOOK, QUIET_TIME, SPLICE_BURST_BYTES_MIN, SPLICE_SMALL_BURSTS_MAX};
 use crate::outcome::Cause;
 use crate::recorder::{Outcome, Shard};
 use crate::sys::block::Block;
@@ -39,7 +40,7 @@ use crate::worker::{Snapshot, Worker};
 const FULL_RECEIVES: u32 = 2;
 
 /// How a direction ended.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     /// Everything went over, and then the end.
     Finished,
@@ -81,21 +82,29 @@ impl TunnelEnd {
 struct Activity<'a> {
     last_ns: Cell<u64>,
     idle: Duration,
+    /// Whether one direction has finished.
+    half_closed: Cell<bool>,
     shard: &'a Shard,
 }
 
-impl Pace for Activity<'_> {
-    fn due_ns(&self) -> u64 {
-        after(self.last_ns.get(), self.idle)
-    }
+/// One direction.
+struct Direction<'a> {
+    source: &'a Socket,
+    sink: &'a Socket,
+    activity: &'a Activity<'a>,
+    /// Small bursts in a row.
+    small_bursts: Cell<u32>,
+    /// What the last look found, if it was the end.
+    found: Cell<Option<End>>,
+}
 
-    fn stalled(&self) -> bool {
-        now_ns() >= self.due_ns()
-    }
-
-    fn moved(&self, count: u64) {
+impl Activity<'_> {
+    fn touch(&self) {
         self.last_ns.set(now_ns());
-        self.shard.splice_bytes.add(count);
+    }
+
+    fn idle_due_ns(&self) -> u64 {
+        after(self.last_ns.get(), self.idle)
     }
 }
 
@@ -109,7 +118,8 @@ pub async fn serve(
 ) {
     let (snapshot, listener) = table;
     let running = &snapshot.running;
-    let Some(cluster) = running.table.listener(listener).cluster else { return };
+    let listener = running.table.listener(listener);
+    let Some(cluster) = listener.cluster else { return };
     let started_ns = now_ns();
     let mut outcome = Outcome {
         route: 0,
@@ -125,7 +135,7 @@ pub async fn serve(
         Ok(upstream) => {
             outcome.upstream_ns = now_ns().saturating_sub(started_ns);
             outcome.endpoint = Some(upstream.address());
-            let idle = running.table.cluster(cluster).idle_timeout;
+            let idle = listener.idle_timeout.min(running.table.cluster(cluster).idle_timeout);
             let end = run(&socket, upstream.socket(), early, Block::small(), idle, &worker.shard);
             outcome.cause = end.await.cause();
         }
@@ -149,111 +159,186 @@ pub async fn run(
     idle: Duration,
     shard: &Shard,
 ) -> TunnelEnd {
-    let activity = Activity { last_ns: Cell::new(now_ns()), idle, shard };
-    let forth = direction(down, up, early, &activity);
-    let back = direction(up, down, late, &activity);
-    let break_off = |end: &End| {
-        if !matches!(end, End::Finished) {
-            down.abort();
-            up.abort();
-        }
+    let last_ns = Cell::new(now_ns());
+    let activity = Activity { last_ns, idle, half_closed: Cell::new(false), shard };
+    let forth = Direction::new(down, up, &activity);
+    let back = Direction::new(up, down, &activity);
+    let verdict = Cell::new(TunnelEnd::Finished);
+    let settle = |end: End, source: TunnelEnd, sink: TunnelEnd| {
+        let found = match end {
+            End::Finished => return,
+            End::SourceBroken => source,
+            End::SinkBroken => sink,
+            End::Idle => TunnelEnd::Idle,
+        };
+        verdict.set(found);
+        down.abort();
+        up.abort();
     };
-    let mut first_is_forth = true;
-    let (forth, back) = race::both(forth, back, |first| match first {
-        Either::Left(end) => break_off(end),
-        Either::Right(end) => {
-            first_is_forth = false;
-            break_off(end);
+    let forth_ended = |end| settle(end, TunnelEnd::DownstreamBroken, TunnelEnd::UpstreamBroken);
+    let back_ended = |end| settle(end, TunnelEnd::UpstreamBroken, TunnelEnd::DownstreamBroken);
+    let (forth_end, back_end) = race::both(forth.carry(early), back.carry(late), |first| {
+        match first {
+            Either::Left(end) => forth_ended(*end),
+            Either::Right(end) => back_ended(*end),
         }
     })
     .await;
-    // A direction that ends badly after the other has finished breaks its own two sides.
-    break_off(if first_is_forth { &back } else { &forth });
-    match (first_is_forth, forth, back) {
-        (_, End::Finished, End::Finished) => TunnelEnd::Finished,
-        (true, End::Finished, End::SourceBroken) | (false, End::SinkBroken, End::Finished) => {
-            TunnelEnd::UpstreamBroken
-        }
-        (true, End::Finished, End::SinkBroken) | (false, End::SourceBroken, End::Finished) => {
-            TunnelEnd::DownstreamBroken
-        }
-        (true, End::SourceBroken, _) | (false, _, End::SinkBroken) => TunnelEnd::DownstreamBroken,
-        (true, End::SinkBroken, _) | (false, _, End::SourceBroken) => TunnelEnd::UpstreamBroken,
-        (_, _, _) => TunnelEnd::Idle,
+    // What the first to end did to the other is not the other's fault.
+    if verdict.get() == TunnelEnd::Finished {
+        forth_ended(forth_end);
+        back_ended(back_end);
     }
+    verdict.get()
 }
 
-async fn direction(source: &Socket, sink: &Socket, first: Block, activity: &Activity<'_>) -> End {
-    let end = match copy(source, sink, first, activity).await {
-        Some(end) => end,
-        None => splice(source, sink, activity).await,
-    };
-    if matches!(end, End::Finished) {
-        sink.finish();
+impl<'a> Direction<'a> {
+    fn new(source: &'a Socket, sink: &'a Socket, activity: &'a Activity<'a>) -> Self {
+        Self { source, sink, activity, small_bursts: Cell::new(0), found: Cell::new(None) }
     }
-    end
-}
 
-/// Copies until the end, or until splicing pays (`None`).
-async fn copy(
-    source: &Socket,
-    sink: &Socket,
-    first: Block,
-    activity: &Activity<'_>,
-) -> Option<End> {
-    let mut block = first;
-    let mut full = 0;
-    loop {
-        if !block.is_empty() {
-            full = if block.spare() == 0 { full + 1 } else { 0 };
-            activity.shard.copy_bytes.add(block.len() as u64);
-            block = match send(sink, block, activity).await {
-                Ok(block) => block,
-                Err(end) => return Some(end),
-            };
-            activity.last_ns.set(now_ns());
-            if full >= FULL_RECEIVES {
-                return None;
+    async fn carry(&self, first: Block) -> End {
+        let end = self.move_all(first).await;
+        if end == End::Finished {
+            self.sink.finish();
+            // From now on nothing is read from the source: the other direction keeps an eye on it.
+            self.activity.half_closed.set(true);
+            self.sink.receiving().hasten(after(now_ns(), FAR_SIDE_LOOK));
+        }
+        end
+    }
+
+    async fn move_all(&self, first: Block) -> End {
+        let mut block = first;
+        loop {
+            if let Some(end) = self.copy(block).await {
+                return end;
+            }
+            match splice::run(self.source, self.sink, u64::MAX, self).await {
+                Run::Complete | Run::End => return End::Finished,
+                Run::SourceBroken(_) => return End::SourceBroken,
+                Run::SinkBroken(_) => return End::SinkBroken,
+                Run::SourceStalled | Run::SinkStalled | Run::Stopped => {
+                    return self.found.get().unwrap_or(End::Idle);
+                }
+                Run::Dry => block = Block::small(),
+                Run::Refused(_) => block = Block::large(),
             }
         }
-        block = match source.recv_patient(block, activity.due_ns()).await {
-            Arrival::Data(block) => block,
-            Arrival::End(_) => return Some(End::Finished),
-            Arrival::Broken(_) => return Some(End::SourceBroken),
-            Arrival::Silence(_) if activity.stalled() => return Some(End::Idle),
-            Arrival::Silence(block) => block,
-        };
     }
-}
 
-async fn send(sink: &Socket, block: Block, activity: &Activity<'_>) -> Result<Block, End> {
-    activity.last_ns.set(now_ns());
-    match sink.send_until(block, activity.due_ns()).await {
-        (Ok(()), block) => Ok(block),
-        (Err(error), _) if error.kind() == io::ErrorKind::TimedOut => Err(End::Idle),
-        (Err(_), _) => Err(End::SinkBroken),
-    }
-}
-
-async fn splice(source: &Socket, sink: &Socket, activity: &Activity<'_>) -> End {
-    let Some(mut pipe) = Pipe::take() else {
-        // No pipe to be had: go on as before, and ask no more.
-        return copy_on(source, sink, activity).await;
-    };
-    let ended = splice::run(source, sink, u64::MAX, &mut pipe, activity).await;
-    pipe.give();
-    match ended {
-        Run::Complete | Run::End => End::Finished,
-        Run::SourceBroken(_) => End::SourceBroken,
-        Run::SinkBroken(_) => End::SinkBroken,
-        Run::Stalled | Run::Stopped => End::Idle,
-    }
-}
-
-async fn copy_on(source: &Socket, sink: &Socket, activity: &Activity<'_>) -> End {
-    loop {
-        if let Some(end) = copy(source, sink, Block::large(), activity).await {
-            return end;
+    /// Copies until the end, or until splicing pays (`None`).
+    async fn copy(&self, first: Block) -> Option<End> {
+        let mut block = first;
+        let mut full = 0;
+        loop {
+            if !block.is_empty() {
+                full = if block.spare() == 0 { full + 1 } else { 0 };
+                self.activity.shard.copy_bytes.add(block.len() as u64);
+                block = match self.send(block).await {
+                    Ok(block) => block,
+                    Err(end) => return Some(end),
+                };
+                if full >= FULL_RECEIVES {
+                    self.small_bursts.set(0);
+                    return None;
+                }
+            }
+            block = match self.receive(block).await {
+                Ok(Some(block)) => block,
+                Ok(None) => return Some(End::Finished),
+                Err(end) => return Some(end),
+            };
         }
+    }
+
+    /// Receives into the empty `block`, which goes back to the pool while nothing comes for long.
+    /// `None` at the end of input.
+    async fn receive(&self, block: Block) -> Result<Option<Block>, End> {
+        let quiet_ns = after(now_ns(), QUIET_TIME).min(self.due_ns());
+        let mut arrival = self.source.recv_until(block, quiet_ns).await;
+        loop {
+            match arrival {
+                Arrival::Data(block) => return Ok(Some(block)),
+                Arrival::End(_) => return Ok(None),
+                Arrival::Broken(_) => return Err(End::SourceBroken),
+                Arrival::Silence(block) => drop(block),
+            }
+            match wait(self, || self.due_ns(), |due| self.source.readable_until(due)).await {
+                Ok(true) => {}
+                Ok(false) => return Err(self.found.get().unwrap_or(End::Idle)),
+                Err(_) => return Err(End::SourceBroken),
+            }
+            arrival = self.source.recv_until(Block::small(), self.due_ns()).await;
+        }
+    }
+
+    async fn send(&self, block: Block) -> Result<Block, End> {
+        let mut rest = block;
+        self.activity.touch();
+        while !rest.is_empty() {
+            let look = || {
+                if self.stalled() {
+                    self.sink.abort();
+                }
+            };
+            let (sent, block) = self.sink.send_some(rest, self.sink_pause(), look).await;
+            if sent.is_err() {
+                return Err(self.found.get().unwrap_or(End::SinkBroken));
+            }
+            self.activity.touch();
+            rest = block;
+        }
+        Ok(rest)
+    }
+
+    /// How long to wait for the sink before looking at the source, from which nothing is read
+    /// meanwhile.
+    fn sink_pause(&self) -> Duration {
+        FAR_SIDE_LOOK.min(self.activity.idle)
+    }
+}
+
+impl Pace for Direction<'_> {
+    fn due_ns(&self) -> u64 {
+        let idle_ns = self.activity.idle_due_ns();
+        if !self.activity.half_closed.get() {
+            return idle_ns;
+        }
+        idle_ns.min(after(now_ns(), FAR_SIDE_LOOK))
+    }
+
+    fn sink_due_ns(&self) -> u64 {
+        after(now_ns(), self.sink_pause()).min(self.activity.idle_due_ns())
+    }
+
+    /// Looks at both sides and at the clock.
+    fn stalled(&self) -> bool {
+        let found = if self.source.failed() {
+            Some(End::SourceBroken)
+        } else if self.sink.failed() {
+            Some(End::SinkBroken)
+        } else if now_ns() >= self.activity.idle_due_ns() {
+            Some(End::Idle)
+        } else {
+            None
+        };
+        self.found.set(found);
+        found.is_some()
+    }
+
+    fn moved(&self, count: u64) {
+        self.activity.touch();
+        self.activity.shard.splice_bytes.add(count);
+    }
+
+    fn dry(&self, burst: u64) -> bool {
+        let so_far = self.small_bursts.get();
+        self.small_bursts.set(match burst {
+            0 => so_far,
+            1..SPLICE_BURST_BYTES_MIN => so_far + 1,
+            _ => 0,
+        });
+        self.small_bursts.get() >= SPLICE_SMALL_BURSTS_MAX
     }
 }

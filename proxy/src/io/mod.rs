@@ -14,3 +14,4 @@ pub mod race;
 pub mod notify;
 pub mod socket;
 pub mod splice;
+pub mod turn;

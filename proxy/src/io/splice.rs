@@ -1,14 +1,22 @@
 //! A run of bytes from one socket to another by `splice(2)`, waiting where it must.
 //!
+//! ```text
+//!          ┌── nothing ── wait for input, without a pipe ◀─┐
+//!          ▼                                               │
+//! take a pipe ─▶ fill from the source ─▶ drain to the sink ┘
+//! ```
+//!
 //! # Invariants
 //! - Backpressure is the kernel's: nothing is read while the pipe has bytes that the sink does
 //!   not take.
+//! - A run that waits for input holds no pipe: thousands of silent runs need none.
 //! - After [`SPLICE_TURN_BYTES`] the other tasks of the worker have a turn.
 
 use std::io;
 
 use super::pipe::{Moved, Pipe};
 use super::socket::Socket;
+use super::turn;
 use crate::limits::SPLICE_TURN_BYTES;
 
 /// How a run ended.
@@ -22,16 +30,26 @@ pub enum Run {
     SourceBroken(io::Error),
     /// Writing failed.
     SinkBroken(io::Error),
-    /// Nothing moved until the deadline.
-    Stalled,
+    /// No input came until the deadline.
+    SourceStalled,
+    /// The sink took nothing until the deadline.
+    SinkStalled,
     /// The caller asked to stop.
     Stopped,
+    /// There was no pipe to be had. So many bytes went over before, and none is under way.
+    Refused(u64),
+    /// The caller did not want to wait for more. None is under way.
+    Dry,
 }
 
 /// What the caller of a run knows and counts.
 pub trait Pace {
-    /// The time until which to wait for a socket, asked before each wait.
+    /// The time until which to wait for input, asked before each wait.
     fn due_ns(&self) -> u64;
+    /// The time until which to wait for room in the sink, asked before each wait.
+    fn sink_due_ns(&self) -> u64 {
+        self.due_ns()
+    }
     /// Whether a deadline that passed counts: `false` asks for a new one.
     fn stalled(&self) -> bool {
         true
@@ -42,42 +60,74 @@ pub trait Pace {
     fn stop(&self) -> bool {
         false
     }
+    /// The source has nothing after `burst` bytes since the last time: whether to end the run
+    /// rather than wait.
+    fn dry(&self, _burst: u64) -> bool {
+        false
+    }
 }
 
-/// Moves up to `most` bytes through `pipe`.
-pub async fn run(
+/// Moves up to `most` bytes.
+pub async fn run(source: &Socket, sink: &Socket, most: u64, pace: &impl Pace) -> Run {
+    let mut pipe = None;
+    let ended = run_with(&mut pipe, source, sink, most, pace).await;
+    if let Some(pipe) = pipe {
+        pipe.give();
+    }
+    ended
+}
+
+async fn run_with(
+    held: &mut Option<Pipe>,
     source: &Socket,
     sink: &Socket,
     most: u64,
-    pipe: &mut Pipe,
     pace: &impl Pace,
 ) -> Run {
     let mut left = most;
-    let mut turn = 0;
+    let mut burst = 0;
+    let mut turn_bytes = 0;
     while left > 0 {
         if pace.stop() {
             return Run::Stopped;
         }
+        let pipe = match held {
+            Some(pipe) => pipe,
+            None => match Pipe::take() {
+                Some(pipe) => held.insert(pipe),
+                None => return Run::Refused(most - left),
+            },
+        };
         match pipe.fill(source, left) {
             Ok(Moved::Bytes(count)) => {
                 left = left.saturating_sub(count as u64);
-                turn += count;
+                burst += count as u64;
+                turn_bytes += count;
             }
             Ok(Moved::End) => return Run::End,
-            Ok(Moved::Blocked) => match wait(pace, |due| source.readable_until(due)).await {
-                Ok(true) => continue,
-                Ok(false) => return Run::Stalled,
-                Err(error) => return Run::SourceBroken(error),
-            },
+            Ok(Moved::Blocked) => {
+                if let Some(empty) = held.take() {
+                    empty.give();
+                }
+                if pace.dry(burst) {
+                    return Run::Dry;
+                }
+                burst = 0;
+                match wait(pace, || pace.due_ns(), |due| source.readable_until(due)).await {
+                    Ok(true) => continue,
+                    Ok(false) => return Run::SourceStalled,
+                    Err(error) => return Run::SourceBroken(error),
+                }
+            }
             Err(error) => return Run::SourceBroken(error),
         }
         if let Some(ended) = empty(pipe, sink, pace).await {
             return ended;
         }
-        if turn >= SPLICE_TURN_BYTES {
-            turn = 0;
+        if turn_bytes >= SPLICE_TURN_BYTES {
+            turn_bytes = 0;
             // Through the ring and back: whoever else is ready runs first.
-            if let Err(error) = sink.writable_until(pace.due_ns()).await {
+            if let Err(error) = turn::fairly(sink.writable_until(pace.sink_due_ns())).await {
                 return Run::SinkBroken(error);
             }
         }
@@ -90,9 +140,9 @@ async fn empty(pipe: &mut Pipe, sink: &Socket, pace: &impl Pace) -> Option<Run> 
         match pipe.drain(sink) {
             Ok(Moved::Bytes(count)) => pace.moved(count as u64),
             Ok(Moved::Blocked | Moved::End) => {
-                match wait(pace, |due| sink.writable_until(due)).await {
+                match wait(pace, || pace.sink_due_ns(), |due| sink.writable_until(due)).await {
                     Ok(true) => {}
-                    Ok(false) => return Some(Run::Stalled),
+                    Ok(false) => return Some(Run::SinkStalled),
                     Err(error) => return Some(Run::SinkBroken(error)),
                 }
             }
@@ -103,12 +153,16 @@ async fn empty(pipe: &mut Pipe, sink: &Socket, pace: &impl Pace) -> Option<Run> 
 }
 
 /// Waits until ready (`true`) or until a deadline passes that counts (`false`).
-async fn wait<F: Future<Output = io::Result<bool>>>(
+///
+/// # Errors
+/// Those of the wait.
+pub async fn wait<F: Future<Output = io::Result<bool>>>(
     pace: &impl Pace,
+    due_ns: impl Fn() -> u64,
     ready: impl Fn(u64) -> F,
 ) -> io::Result<bool> {
     loop {
-        if ready(pace.due_ns()).await? {
+        if ready(due_ns()).await? {
             return Ok(true);
         }
         if pace.stalled() {

@@ -117,25 +117,67 @@ fn word(seed: u64, at: u64) -> [u8; 8] {
 }
 
 const PIECE_WORDS: u64 = 8192;
+const PIECE_BYTES: u64 = 8 * PIECE_WORDS;
 
 /// Writes the first `bytes` bytes of the stream of `seed`; a multiple of 64 KiB.
 pub fn write_pattern(stream: &mut TcpStream, seed: u64, bytes: u64) {
-    assert_eq!(bytes % (8 * PIECE_WORDS), 0);
-    let mut piece = Vec::with_capacity(8 * PIECE_WORDS as usize);
-    for first in (0..bytes / 8).step_by(PIECE_WORDS as usize) {
+    assert_eq!(bytes % PIECE_BYTES, 0);
+    let mut left = bytes / PIECE_BYTES;
+    let more = || {
+        left = left.saturating_sub(1);
+        left > 0
+    };
+    assert_eq!(write_pattern_while(stream, seed, more), bytes);
+}
+
+/// Writes the stream of `seed` in pieces, for as long as there shall be `more` after one. Returns
+/// how many bytes that was.
+pub fn write_pattern_while(
+    stream: &mut TcpStream,
+    seed: u64,
+    mut more: impl FnMut() -> bool,
+) -> u64 {
+    let mut piece = Vec::with_capacity(PIECE_BYTES as usize);
+    for first in (0..).step_by(PIECE_WORDS as usize) {
         piece.clear();
         (first..first + PIECE_WORDS).for_each(|at| piece.extend(word(seed, at)));
         stream.write_all(&piece).unwrap();
+        if !more() {
+            return 8 * (first + PIECE_WORDS);
+        }
     }
+    unreachable!("there is an end to every test");
 }
 
 /// Reads the first `bytes` bytes of the stream of `seed`, and fails at the first wrong one.
 pub fn read_pattern(stream: &mut TcpStream, seed: u64, bytes: u64) {
-    let mut piece = vec![0u8; 8 * PIECE_WORDS as usize];
+    let mut piece = vec![0u8; PIECE_BYTES as usize];
     for first in (0..bytes / 8).step_by(PIECE_WORDS as usize) {
         stream.read_exact(&mut piece).unwrap();
-        for (at, got) in (first..).zip(piece.chunks_exact(8)) {
-            assert_eq!(got, word(seed, at), "bytes from {} of stream {seed}", 8 * at);
+        check(seed, first, &piece);
+    }
+}
+
+/// Reads the stream of `seed` to its end, which comes after a whole piece. Returns its length.
+pub fn read_pattern_to_end(stream: &mut TcpStream, seed: u64) -> u64 {
+    let mut piece = vec![0u8; PIECE_BYTES as usize];
+    let mut first = 0;
+    loop {
+        let mut length = 0;
+        while length < piece.len() {
+            match stream.read(&mut piece[length..]).unwrap() {
+                0 if length == 0 => return 8 * first,
+                0 => panic!("the stream ends inside a piece"),
+                count => length += count,
+            }
         }
+        check(seed, first, &piece);
+        first += PIECE_WORDS;
+    }
+}
+
+fn check(seed: u64, first: u64, piece: &[u8]) {
+    for (at, got) in (first..).zip(piece.chunks_exact(8)) {
+        assert_eq!(got, word(seed, at), "bytes from {} of stream {seed}", 8 * at);
     }
 }
