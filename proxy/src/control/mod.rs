@@ -12,6 +12,7 @@
 //! - The control thread never touches a connection.
 
 pub mod drain;
+pub mod port_owner;
 pub mod reload;
 pub mod resolve;
 pub mod status;

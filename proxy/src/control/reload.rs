@@ -11,19 +11,24 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringway_router::{Addresses, EndpointTable, Format, Listener, Loaded, Table, load_table};
 use ringway_stats::Registry;
 use thiserror::Error;
 
 use super::drain::post;
+use super::port_owner::{self, Owner};
 use super::resolve;
 use super::status::Status;
 use crate::io::listen::{self, Group};
 use crate::limits::SERIES_MAX;
 use crate::shared::{Instance, Running, Shared};
 use crate::worker::mailbox::Message;
+
+/// How long a port that nobody else has is waited for, and how often it is tried.
+const BIND_PATIENCE: Duration = Duration::from_secs(1);
+const BIND_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Why a file was not taken.
 #[derive(Debug, Error)]
@@ -45,7 +50,7 @@ pub enum Rejection {
         problems: ringway_router::Problems,
     },
     /// An address cannot be listened on.
-    #[error("listener `{name}` cannot listen on {address}: {error}{}", hint(.error))]
+    #[error("listener `{name}` cannot listen on {address}: {error}{}", hint(.error, .owner))]
     Bind {
         /// The listener.
         name: String,
@@ -53,15 +58,20 @@ pub enum Rejection {
         address: SocketAddr,
         /// Why.
         error: io::Error,
+        /// Who has the port, if that is why and it can be told.
+        owner: Option<Owner>,
     },
 }
 
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => " (another socket has the port)",
-        io::ErrorKind::PermissionDenied => " (ports below 1024 need CAP_NET_BIND_SERVICE)",
-        io::ErrorKind::AddrNotAvailable => " (no interface has this address)",
-        _ => "",
+fn hint(error: &io::Error, owner: &Option<Owner>) -> String {
+    match (error.kind(), owner) {
+        (_, Some(Owner { pid, name })) => format!(" (`{name}`, process {pid}, has the port)"),
+        (io::ErrorKind::AddrInUse, None) => " (another socket has the port)".into(),
+        (io::ErrorKind::PermissionDenied, None) => {
+            " (ports below 1024 need CAP_NET_BIND_SERVICE)".into()
+        }
+        (io::ErrorKind::AddrNotAvailable, None) => " (no interface has this address)".into(),
+        (_, None) => String::new(),
     }
 }
 
@@ -219,7 +229,7 @@ impl Reloader {
         for warning in &loaded.warnings {
             tracing::warn!("{}: {warning}", self.path.display());
         }
-        let sockets = self.bind(&table)?;
+        let sockets = self.bind(&table).await?;
         let (_, unresolved) = resolve::round(&table, &mut self.addresses).await;
         let deliveries = self.settle(sockets).0;
         let running = self.running(table, None);
@@ -272,7 +282,7 @@ impl Reloader {
         if table.admin() != shared.current().table.admin() {
             tracing::warn!("a new admin address takes effect at the next start");
         }
-        let sockets = self.bind(&table)?;
+        let sockets = self.bind(&table).await?;
         let (_, unresolved) = resolve::round(&table, &mut self.addresses).await;
         self.addresses.retain(&table);
         let (deliveries, gone) = self.settle(sockets);
@@ -322,8 +332,30 @@ impl Reloader {
         });
     }
 
+    /// Binds one address. A port that nobody else has is tried again for a moment: the kernel
+    /// closes the sockets of a ring after the process that had them is gone, and a worker closes
+    /// those of a removed listener in its own time.
+    async fn bind_one(&self, listener: &Listener) -> Result<Group, Rejection> {
+        let address = listener.address;
+        let end = Instant::now() + BIND_PATIENCE;
+        loop {
+            let error = match listen::bind(address, self.workers) {
+                Ok(group) => return Ok(group),
+                Err(error) => error,
+            };
+            let taken = error.kind() == io::ErrorKind::AddrInUse;
+            let owner = taken.then(|| port_owner::find(address)).flatten();
+            let ours = owner.as_ref().is_none_or(|owner| owner.pid == std::process::id());
+            if !(taken && ours && Instant::now() < end) {
+                let name = listener.name.to_string();
+                return Err(Rejection::Bind { name, address, error, owner });
+            }
+            tokio::time::sleep(BIND_INTERVAL).await;
+        }
+    }
+
     /// Binds what the table listens on and the process does not yet.
-    fn bind(&self, table: &Table) -> Result<Sockets, Rejection> {
+    async fn bind(&self, table: &Table) -> Result<Sockets, Rejection> {
         let mut fresh = Vec::new();
         let mut next = self.next_instance;
         for listener in table.listeners() {
@@ -331,10 +363,7 @@ impl Reloader {
             if self.bound.contains_key(&key) {
                 continue;
             }
-            let group = listen::bind(listener.address, self.workers).map_err(|error| {
-                let (name, address) = (listener.name.to_string(), listener.address);
-                Rejection::Bind { name, address, error }
-            })?;
+            let group = self.bind_one(listener).await?;
             fresh.push((key, group, Instance(next), listener.name.clone()));
             next += 1;
         }
@@ -406,6 +435,6 @@ async fn deliver(shared: &Shared, worker: usize, message: Message) {
     let mut waiting = message;
     while let Err(back) = shared.seats[worker].mailbox.post(waiting) {
         waiting = back;
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
