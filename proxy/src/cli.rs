@@ -243,9 +243,5 @@ fn say(line: &str) {
 fn complain(line: &str) {
     let mut out = std::io::stderr();
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let _ = if colour {
-        writeln!(out, "\x1b[31m{line}\x1b[0m")
-    } else {
-        writeln!(out, "{line}")
-    };
+    let _ = if colour { writeln!(out, "\x1b[31m{line}\x1b[0m") } else { writeln!(out, "{line}") };
 }

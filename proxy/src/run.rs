@@ -96,9 +96,8 @@ fn resolve_first(
 }
 
 fn seats(workers: usize) -> io::Result<Vec<Seat>> {
-    let seat = |_| {
-        Ok(Seat { mailbox: Mailbox::new()?, shard: Arc::default(), load: Default::default() })
-    };
+    let seat =
+        |_| Ok(Seat { mailbox: Mailbox::new()?, shard: Arc::default(), load: Default::default() });
     (0..workers).map(seat).collect()
 }
 

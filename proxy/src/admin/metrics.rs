@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use ringway_stats::busy::Reading;
 use ringway_stats::clock::now_ns;
@@ -61,7 +62,10 @@ fn config(admin: &Admin, out: &mut Exposition) {
     out.family("ringway_config_reload_seconds", Kind::Gauge, "Time the last file took.");
     out.sample(&[], status.last_reload.as_secs_f64());
     out.family("ringway_config_table_bytes", Kind::Gauge, "Memory of the table in use.");
-    out.sample(&[("table", &running.table.hash().short().to_string())], running.table.bytes() as u64);
+    out.sample(
+        &[("table", &running.table.hash().short().to_string())],
+        running.table.bytes() as u64,
+    );
     out.family("ringway_config_routes", Kind::Gauge, "Routes of the table in use.");
     out.sample(&[], running.table.route_count() as u64);
 }
@@ -86,6 +90,11 @@ fn workers(admin: &Admin, out: &mut Exposition) {
             out.sample(&[("worker", &id.to_string())], value(&seat.shard));
         }
     };
+    out.family("ringway_worker_connections", Kind::Gauge, "Connections that a worker has.");
+    for (id, seat) in admin.shared.seats.iter().enumerate() {
+        let load = seat.load.load(Ordering::Relaxed);
+        out.sample(&[("worker", &id.to_string())], u64::from(load));
+    }
     out.family("ringway_worker_generation", Kind::Gauge, "Table that a worker uses.");
     each(out, &|shard| shard.generation.value());
     out.family(
@@ -159,10 +168,8 @@ fn connections(shared: &Shared, out: &mut Exposition) {
 fn listeners(admin: &Admin, out: &mut Exposition) {
     let registries = admin.registries.lock().unwrap_or_else(PoisonError::into_inner);
     let seats = &admin.shared.seats;
-    let touched: BTreeSet<usize> = seats
-        .iter()
-        .flat_map(|seat| seat.shard.listeners.iter().map(|(index, _)| index))
-        .collect();
+    let touched: BTreeSet<usize> =
+        seats.iter().flat_map(|seat| seat.shard.listeners.iter().map(|(index, _)| index)).collect();
     out.family("ringway_listener_accepted_total", Kind::Counter, "Connections by listener.");
     for index in touched {
         let name = registries.listeners.name(index as u32).unwrap_or("unknown");
@@ -180,7 +187,7 @@ fn exchanges(
     out: &mut Exposition,
     kind: &str,
     names: &Registry,
-    slots: impl Fn(&Shard) -> &Slots<Series>,
+    slots: fn(&Shard) -> &Slots<Series>,
 ) {
     let touched: BTreeSet<usize> = shared
         .seats
@@ -188,29 +195,27 @@ fn exchanges(
         .flat_map(|seat| slots(&seat.shard).iter().map(|(index, _)| index))
         .collect();
     let name = |index: usize| names.name(index as u32).unwrap_or("unknown");
-    let of = |index: usize| shared.seats.iter().filter_map(move |seat| Some((seat, index)));
+    let of =
+        |index: usize| shared.seats.iter().filter_map(move |seat| slots(&seat.shard).get(index));
     let family = format!("ringway_{kind}_requests_total");
     out.family(&family, Kind::Counter, "Exchanges by class of status; none: no status was sent.");
     for &index in &touched {
         for (class, word) in STATUS_CLASSES.iter().enumerate() {
-            let count: u64 = of(index)
-                .filter_map(|(seat, index)| slots(&seat.shard).get(index))
-                .map(|series| series.by_class[class].value())
-                .sum();
+            let count: u64 = of(index).map(|series| series.by_class[class].value()).sum();
             if count > 0 {
                 out.sample(&[(kind, name(index)), ("class", word)], count);
             }
         }
     }
     let family = format!("ringway_{kind}_latency_seconds");
-    out.family(&family, Kind::Histogram, "Time of exchanges: the whole by route, to first byte by cluster.");
+    out.family(
+        &family,
+        Kind::Histogram,
+        "Time of exchanges: the whole by route, to first byte by cluster.",
+    );
     for &index in &touched {
         let mut merged = Snapshot::new();
-        for (seat, index) in of(index) {
-            if let Some(series) = slots(&seat.shard).get(index) {
-                series.latency.add_to(&mut merged);
-            }
-        }
+        of(index).for_each(|series| series.latency.add_to(&mut merged));
         out.histogram(&[(kind, name(index))], &merged, &LATENCY_BOUNDS_NS);
     }
 }

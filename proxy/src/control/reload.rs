@@ -396,8 +396,11 @@ impl Reloader {
     }
 
     fn running(&self, table: Table, previous: Option<&Running>) -> Running {
-        let endpoints =
-            EndpointTable::build(&table, &self.addresses, previous.map(|running| &running.endpoints));
+        let endpoints = EndpointTable::build(
+            &table,
+            &self.addresses,
+            previous.map(|running| &running.endpoints),
+        );
         let mut listener_of = vec![None; self.next_instance as usize];
         for (listener, id) in table.listeners().iter().zip(table.listener_ids()) {
             if let Some(bound) = self.bound.get(&Key::of(listener)) {

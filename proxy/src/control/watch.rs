@@ -67,7 +67,8 @@ fn directory(path: &Path) -> PathBuf {
 /// Waits until a burst of events is over.
 pub async fn settle(changes: &mut mpsc::Receiver<()>) {
     let burst = async {
-        while tokio::time::timeout(QUIET, changes.recv()).await.is_ok_and(|event| event.is_some()) {}
+        while tokio::time::timeout(QUIET, changes.recv()).await.is_ok_and(|event| event.is_some()) {
+        }
     };
     let _ = tokio::time::timeout(QUIET_MAX, burst).await;
 }

@@ -50,7 +50,10 @@ fn check_prints_every_problem_with_its_place() {
     let output = ringway(&["check", &path]);
     assert_eq!(output.status.code(), Some(78));
     let said = text(&output.stderr);
-    assert!(said.contains(":1:25:") && said.contains("adress") && said.contains("address"), "{said}");
+    assert!(
+        said.contains(":1:25:") && said.contains("adress") && said.contains("address"),
+        "{said}"
+    );
     assert!(said.contains(":4:") && said.contains("nobody"), "{said}");
     assert!(!said.contains('\x1b'), "no colour without a terminal");
 }
