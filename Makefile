@@ -32,7 +32,7 @@ tools: ## Install what tests and benches need and is missing (Debian)
 
 .PHONY: test
 test: tools build ## Run all tests and check the dependencies
-	cargo test --locked --workspace
+	RINGWAY_BIN=$(abspath $(bin))/ringway cargo test --locked --workspace
 	cargo fetch --locked
 	cargo deny --offline check bans licenses sources
 
@@ -44,6 +44,8 @@ bench-smoke: build ## Compare CPU, memory, start and reload with nginx and HAPro
 .PHONY: soak
 soak: build ## Load both backends in turn for a long time; any failed request fails it
 	.ci/install-tools packages
+	RINGWAY_BIN=$(abspath $(bin))/ringway RINGWAY_RELOADS=5000 \
+		cargo test --locked -p ringway --test e2e reloads_under_load -- --nocapture
 	$(bin)/ringway-bench smoke --no-record --rounds $(SOAK_ROUNDS) --seconds 10 \
 		--peers ringway-epoll --only h1-small,h1-16m,tcp-16m,idle-9000,routes-100k
 
