@@ -1,14 +1,15 @@
 //! A connection from a client, from accept to the protocol that serves it.
 //!
 //! ```text
-//! Accepted ─▶ [PROXY header] ─▶ http1::connection | tunnel
+//! Accepted ─▶ prepare: [PROXY header] ─▶ Prepared ─▶ http1::connection | tunnel
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
 
 use arrayvec::ArrayString;
-use ringway_router::{ListenerId, Protocol};
+use ringway_router::Protocol;
 use ringway_stats::clock::now_ns;
 use rustix::net::getsockname;
 use std::fmt::Write;
@@ -18,10 +19,10 @@ use crate::io::deadlines::after;
 use crate::io::socket::{Arrival, Socket};
 use crate::outcome::{Cause, Failure};
 use crate::proxy_protocol;
-use crate::shared::{Accepted, Instance};
+use crate::shared::Accepted;
 use crate::sys::block::Block;
 use crate::tunnel;
-use crate::worker::{Snapshot, Worker};
+use crate::worker::Worker;
 
 /// Longest text of an IP address.
 const ADDRESS_TEXT_BYTES: usize = 45;
@@ -56,13 +57,36 @@ impl Peer {
     }
 }
 
+/// What serves a connection.
+pub enum Prepared {
+    /// Requests are read from it.
+    Http1 {
+        /// The connection.
+        connection: Box<http1::connection::Connection>,
+        /// What the client has sent already.
+        early: Option<Block>,
+    },
+    /// It is carried to an endpoint. On the heap, so that the task of an HTTP connection is not as
+    /// large as a tunnel's.
+    Tcp(Pin<Box<dyn Future<Output = ()>>>),
+}
+
 /// Serves a connection to its end.
-pub async fn serve(worker: &Rc<Worker>, accepted: Accepted) {
+pub async fn serve(prepared: impl Future<Output = Option<Prepared>>) {
+    let Some(prepared) = prepared.await else { return };
+    match prepared {
+        Prepared::Http1 { connection, early } => http1::connection::serve(connection, early).await,
+        Prepared::Tcp(tunnel) => tunnel.await,
+    }
+}
+
+/// Finds out what serves a connection. `None` when nothing does.
+pub async fn prepare(worker: Rc<Worker>, accepted: Accepted) -> Option<Prepared> {
     let Accepted { fd, peer, instance } = accepted;
-    let Some((snapshot, listener)) = worker.table_for(instance) else { return };
+    let (snapshot, listener) = worker.table_for(instance)?;
     let Ok(socket) = Socket::new(fd, &worker.deadlines) else {
         worker.shard.record_cause(Cause::Descriptors);
-        return;
+        return None;
     };
     let config = snapshot.running.table.listener(listener);
     let protocol = config.protocol;
@@ -70,7 +94,8 @@ pub async fn serve(worker: &Rc<Worker>, accepted: Accepted) {
         .max_connections
         .is_some_and(|most| worker.open_of(instance) > u64::from(most));
     if over {
-        return refuse(worker, socket, protocol).await;
+        refuse(&worker, socket, protocol).await;
+        return None;
     }
     let mut peer = Peer::new(peer);
     let mut early = None;
@@ -85,34 +110,22 @@ pub async fn serve(worker: &Rc<Worker>, accepted: Accepted) {
             Err(failure) => {
                 tracing::debug!(cause = failure.cause.label(), peer = %peer.address, "{failure}");
                 worker.shard.record_cause(failure.cause);
-                return;
+                return None;
             }
         }
     }
-    begin(worker, socket, peer, (snapshot, listener), instance, early).await;
-}
-
-async fn begin(
-    worker: &Rc<Worker>,
-    socket: Socket,
-    mut peer: Peer,
-    table: (Rc<Snapshot>, ListenerId),
-    instance: Instance,
-    early: Option<Block>,
-) {
-    let config = table.0.running.table.listener(table.1);
-    match config.protocol {
+    Some(match protocol {
         Protocol::Http1 => {
-            drop(table);
-            http1::connection::serve(worker, socket, peer, instance, early).await;
+            let connection = Box::new(http1::connection::Connection { worker, socket, peer, instance });
+            Prepared::Http1 { connection, early }
         }
         Protocol::Tcp => {
             peer.destination = peer.destination.or_else(|| local_address(&socket));
             let early = early.unwrap_or_else(Block::small);
-            // On the heap, so that a task of an HTTP connection is not as large as a tunnel's.
-            Box::pin(tunnel::serve(worker, socket, &peer, table, early)).await;
+            let table = (snapshot, listener);
+            Prepared::Tcp(Box::pin(tunnel::serve(worker, socket, peer, table, early)))
         }
-    }
+    })
 }
 
 fn local_address(socket: &Socket) -> Option<SocketAddr> {

@@ -11,8 +11,17 @@ pub const SMALL_BLOCK_BYTES: usize = 16 * 1024;
 pub const LARGE_BLOCK_BYTES: usize = 128 * 1024;
 /// Small blocks that a worker keeps when no connection needs them (2 MiB).
 pub const SMALL_BLOCKS_POOLED: usize = 128;
+/// And how many once connections go quiet (256 KiB).
+pub const SMALL_BLOCKS_KEPT: usize = 16;
+/// Large blocks that a worker keeps once connections go quiet (128 KiB).
+pub const LARGE_BLOCKS_KEPT: usize = 1;
 /// Large blocks that a worker keeps (1 MiB).
 pub const LARGE_BLOCKS_POOLED: usize = 8;
+
+/// Largest state of an active connection that lives on a mapping of its own.
+pub const ACTIVE_BYTES_MAX: usize = 16 * 1024;
+/// Mappings for active connections that a worker keeps (128 KiB with 4 KiB each).
+pub const ACTIVE_MAPPINGS_POOLED: usize = 32;
 
 /// Longest request line, `414` beyond (RFC 9112 section 3 asks for at least 8000).
 pub const REQUEST_LINE_BYTES_MAX: usize = 16 * 1024;
@@ -33,7 +42,8 @@ pub const INTERIM_RESPONSES_MAX: u32 = 16;
 /// Empty lines forgiven before a request line (RFC 9112 section 2.2 asks for at least one).
 pub const LEADING_EMPTY_LINES_MAX: usize = 4;
 
-/// Bodies with at least this much left move by `splice(2)`, smaller ones through a block.
+/// Bodies with at least this much left move by `splice(2)`, smaller ones through a block. Measured
+/// through HTTP on one core: a tie from 32 to 128 KiB, 4 % less CPU at 256 KiB.
 pub const SPLICE_BYTES_MIN: u64 = 64 * 1024;
 /// Size asked for each pipe.
 pub const PIPE_BYTES: usize = 256 * 1024;
@@ -73,8 +83,6 @@ pub const MAILBOX_MESSAGES_MAX: usize = 1024;
 
 /// Idle upstream connections of one worker, over all endpoints.
 pub const POOLED_UPSTREAMS_MAX: usize = 10_000;
-/// A pooled connection younger than this is used without looking whether it was closed.
-pub const POOL_PEEK_AFTER: Duration = Duration::from_micros(500);
 
 /// First probe of TCP keepalive after silence, and the interval of the next ones.
 pub const KEEPALIVE_TIME: Duration = Duration::from_secs(10);
@@ -89,6 +97,8 @@ pub const RING_COMPLETIONS: u32 = 4 * RING_ENTRIES;
 /// Routes, clusters and listeners with series of their own; what is beyond shares one.
 pub const SERIES_MAX: usize = 1 << 17;
 
+const _: () = assert!(SMALL_BLOCKS_KEPT <= SMALL_BLOCKS_POOLED);
+const _: () = assert!(LARGE_BLOCKS_KEPT <= LARGE_BLOCKS_POOLED);
 const _: () = assert!(HEAD_BYTES_MAX + HEAD_GROWTH_BYTES_MAX <= LARGE_BLOCK_BYTES);
 const _: () = assert!(REQUEST_LINE_BYTES_MAX <= HEAD_BYTES_MAX);
 const _: () = assert!(TRAILER_BYTES_MAX + CHUNK_LINE_BYTES_MAX <= SMALL_BLOCK_BYTES);

@@ -18,6 +18,7 @@
 //! - The tunnel ends when neither direction has moved for the idle time.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -110,9 +111,9 @@ impl Activity<'_> {
 
 /// Serves a connection of a TCP listener.
 pub async fn serve(
-    worker: &Rc<Worker>,
+    worker: Rc<Worker>,
     socket: Socket,
-    peer: &Peer,
+    peer: Peer,
     table: (Rc<Snapshot>, ListenerId),
     early: Block,
 ) {
@@ -131,7 +132,7 @@ pub async fn serve(
         upstream_ns: 0,
         attempts: 1,
     };
-    match upstream::open(worker, &snapshot, cluster, peer).await {
+    match upstream::open(&worker, &snapshot, cluster, &peer).await {
         Ok(upstream) => {
             outcome.upstream_ns = now_ns().saturating_sub(started_ns);
             outcome.endpoint = Some(upstream.address());
@@ -177,7 +178,8 @@ pub async fn run(
     };
     let forth_ended = |end| settle(end, TunnelEnd::DownstreamBroken, TunnelEnd::UpstreamBroken);
     let back_ended = |end| settle(end, TunnelEnd::UpstreamBroken, TunnelEnd::DownstreamBroken);
-    let (forth_end, back_end) = race::both(forth.carry(early), back.carry(late), |first| {
+    let (carried_forth, carried_back) = (pin!(forth.carry(early)), pin!(back.carry(late)));
+    let (forth_end, back_end) = race::both(carried_forth, carried_back, |first| {
         match first {
             Either::Left(end) => forth_ended(*end),
             Either::Right(end) => back_ended(*end),
@@ -262,7 +264,7 @@ impl<'a> Direction<'a> {
                 Arrival::Data(block) => return Ok(Some(block)),
                 Arrival::End(_) => return Ok(None),
                 Arrival::Broken(_) => return Err(End::SourceBroken),
-                Arrival::Silence(block) => drop(block),
+                Arrival::Silence(block) => block.retire(),
             }
             match wait(self, || self.due_ns(), |due| self.source.readable_until(due)).await {
                 Ok(true) => {}

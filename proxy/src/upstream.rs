@@ -98,8 +98,6 @@ impl Drop for Upstream {
 pub enum Want {
     /// Any open one, or a new one.
     Any,
-    /// As `Any`, but looked at before it is used: the request could not be sent again.
-    Careful,
     /// A new one.
     Fresh,
 }
@@ -123,7 +121,7 @@ pub async fn acquire(
     loop {
         let picked = pick(worker, snapshot, cluster, avoid)?;
         if want != Want::Fresh
-            && let Some(socket) = worker.pool.take(picked.slot, picked.address, want == Want::Careful)
+            && let Some(socket) = worker.pool.take(picked.slot, picked.address)
         {
             worker.shard.upstream_reused.increment();
             return Ok(Upstream {

@@ -31,6 +31,7 @@ use crate::outcome::{Cause, Failure};
 use crate::recorder::Outcome;
 use crate::shared::Instance;
 use crate::sys::block::Block;
+use crate::sys::mapped::Mapped;
 use crate::worker::Worker;
 
 /// A client's connection.
@@ -62,22 +63,14 @@ enum Awaited {
 }
 
 /// Serves a connection to its end. `early` are bytes that have come already.
-pub async fn serve(
-    worker: &Rc<Worker>,
-    socket: Socket,
-    peer: Peer,
-    instance: Instance,
-    early: Option<Block>,
-) {
-    let connection = Connection { worker: Rc::clone(worker), socket, peer, instance };
-    let mut early = early;
+pub async fn serve(connection: Box<Connection>, mut early: Option<Block>) {
     let mut requests = 0;
     loop {
         let input = early.take().unwrap_or_else(Block::small);
-        // On the heap, so that a parked connection does not carry the room of an active one.
-        match Box::pin(connection.active(input, &mut requests)).await {
+        // Elsewhere, so that a parked connection does not carry the room of an active one.
+        match Mapped::pin(connection.active(input, &mut requests)).await {
             Pause::Closed => return,
-            Pause::Quiet if worker.closing_idle() => return,
+            Pause::Quiet if connection.worker.closing_idle() => return,
             Pause::Quiet => {}
         }
         let due_ns = after(now_ns(), connection.patience(requests == 0));
@@ -135,7 +128,10 @@ impl Connection {
             let due_ns = after(now_ns(), QUIET_TIME);
             input = match self.socket.recv_until(input, due_ns).await {
                 Arrival::Data(block) => block,
-                Arrival::Silence(_) => return Awaited::Quiet,
+                Arrival::Silence(block) => {
+                    block.retire();
+                    return Awaited::Quiet;
+                }
                 Arrival::End(_) | Arrival::Broken(_) => return Awaited::Closed,
             };
         }

@@ -17,7 +17,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::Range;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use ringway_stats::clock::now_ns;
@@ -213,7 +213,7 @@ impl Exchange<'_> {
             }
         }
         let complete = forward.body.is_done();
-        let mut want = if complete && forward.idempotent { Want::Any } else { Want::Careful };
+        let mut want = Want::Any;
         loop {
             let acquired = upstream::acquire(
                 &self.connection.worker,
@@ -300,8 +300,11 @@ impl Exchange<'_> {
             if input.is_empty() { (input, None) } else { (Block::small(), Some(input)) };
         out.clear();
         let uploaded = Cell::new(true);
-        let received = reply.run(block, out, &uploaded);
-        let received = self.watched(received, upstream.socket(), client_gone(down)).await;
+        let received = {
+            let received = pin!(reply.run(block, out, &uploaded));
+            let gone = pin!(client_gone(down));
+            self.watched(received, upstream.socket(), gone).await
+        };
         match received {
             Ok(end) => {
                 self.replied(&reply);
@@ -356,11 +359,10 @@ impl Exchange<'_> {
     /// ends `gone`: there is nobody left to answer.
     async fn watched<T>(
         &self,
-        reply: impl Future<Output = T>,
+        mut reply: Pin<&mut impl Future<Output = T>>,
         up: &Socket,
-        gone: impl Future<Output = ()>,
+        gone: Pin<&mut impl Future<Output = ()>>,
     ) -> T {
-        let mut reply = pin!(reply);
         match race::first(reply.as_mut(), gone).await {
             Either::Left(end) => end,
             Either::Right(()) => {
@@ -459,28 +461,34 @@ impl Exchange<'_> {
             }
             sent
         };
-        let gone = async {
-            whole.wait().await;
-            client_gone(down).await;
-        };
-        let answering = reply.run(Block::small(), Block::small(), &uploaded);
-        let answering = self.watched(answering, reply.up, gone);
-        let (sent, answered) = race::both(sending, answering, |first| match first {
-            Either::Left(Err(relay)) => {
-                if let Some(failure) = upload_failure(relay, reply.deadline_ns) {
-                    *fault.borrow_mut() = Some(failure);
-                    reply.up.shutdown();
+        let (sent, answered) = {
+            let gone = pin!(async {
+                whole.wait().await;
+                client_gone(down).await;
+            });
+            let answering = pin!(reply.run(Block::small(), Block::small(), &uploaded));
+            let answering = self.watched(answering, reply.up, gone);
+            race::both(pin!(sending), pin!(answering), |first| match first {
+                Either::Left(Err(relay)) => {
+                    if let Some(failure) = upload_failure(relay, reply.deadline_ns) {
+                        *fault.borrow_mut() = Some(failure);
+                        reply.up.shutdown();
+                    }
                 }
-            }
-            Either::Left(Ok(_)) => {}
-            Either::Right(_) => {
-                // The endpoint has said all it will: the rest of the body is of no use.
-                stop.set(true);
-                reply.up.shutdown();
-                down.receiving().set(0, Expiry::Cancel);
-            }
-        })
-        .await;
+                Either::Left(Ok(_)) => {}
+                // A success that came early, such as 202, is no reason to withhold the rest.
+                Either::Right(Ok(end)) if end.status < 400 && end.reusable => {
+                    reply.up.receiving().clear();
+                }
+                Either::Right(_) => {
+                    // The endpoint has said all it will: the rest of the body is of no use.
+                    stop.set(true);
+                    reply.up.shutdown();
+                    down.receiving().set(0, Expiry::Cancel);
+                }
+            })
+            .await
+        };
         self.replied(&reply);
         match answered {
             Ok(end) => self.finish(forward, upstream, end, sent.ok(), uploaded.get()).await,

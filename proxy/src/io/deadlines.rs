@@ -21,6 +21,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -87,7 +88,8 @@ impl Deadlines {
                 self.earlier_than(NEVER).await;
             } else {
                 let pause = Duration::from_nanos(due - now).max(DEADLINE_GRAIN);
-                race::first(self.earlier_than(due), monoio::time::sleep(pause)).await;
+                let earlier = pin!(self.earlier_than(due));
+                race::first(earlier, pin!(monoio::time::sleep(pause))).await;
             }
         }
     }
@@ -213,6 +215,12 @@ impl Alarm {
             }
         });
         self.deadlines.not_later_than(due_ns);
+    }
+
+    /// Lets go of what only receives need: a connection that waits for readiness may do so for
+    /// hours.
+    pub fn rest(&self) {
+        self.with(|entry| entry.canceller = None);
     }
 
     /// Takes the deadline back.

@@ -80,6 +80,11 @@ impl Pipe {
         });
     }
 
+    /// Closes the pipes of this thread that nobody uses.
+    pub fn close_pooled() {
+        POOL.with(|pool| pool.borrow_mut().clear());
+    }
+
     /// Bytes in the pipe.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -85,7 +85,7 @@ impl Socket {
         }
         let socket = Self::new(fd, deadlines)?;
         let due = after(now_ns(), timeout);
-        match race::first(socket.stream.writable(), socket.sending.wait_until(due)).await {
+        match race::first(pin!(socket.stream.writable()), pin!(socket.sending.wait_until(due))).await {
             Either::Left(ready) => ready?,
             Either::Right(()) => return Err(io::ErrorKind::TimedOut.into()),
         }
@@ -199,7 +199,7 @@ impl Socket {
         let mut sending = pin!(self.stream.send(block));
         loop {
             let due_ns = after(now_ns(), pause);
-            match race::first(sending.as_mut(), self.sending.wait_until(due_ns)).await {
+            match race::first(sending.as_mut(), pin!(self.sending.wait_until(due_ns))).await {
                 Either::Left((sent, mut block)) => {
                     if let Ok(count) = sent {
                         block.consume(count);
@@ -230,7 +230,9 @@ impl Socket {
     /// # Errors
     /// When the driver cannot wait.
     pub async fn readable_until(&self, due_ns: u64) -> io::Result<bool> {
-        match race::first(self.stream.readable(), self.receiving.wait_until(due_ns)).await {
+        self.receiving.rest();
+        let waited = pin!(self.receiving.wait_until(due_ns));
+        match race::first(pin!(self.stream.readable()), waited).await {
             Either::Left(ready) => ready.map(|()| true),
             Either::Right(()) => Ok(false),
         }
@@ -242,7 +244,9 @@ impl Socket {
     /// # Errors
     /// When the driver cannot wait.
     pub async fn idle_until(&self, due_ns: u64) -> io::Result<bool> {
-        match race::first(self.stream.readable(), self.receiving.idle_until(due_ns)).await {
+        self.receiving.rest();
+        let waited = pin!(self.receiving.idle_until(due_ns));
+        match race::first(pin!(self.stream.readable()), waited).await {
             Either::Left(ready) => ready.map(|()| true),
             Either::Right(()) => Ok(false),
         }
@@ -253,7 +257,8 @@ impl Socket {
     /// # Errors
     /// When the driver cannot wait.
     pub async fn writable_until(&self, due_ns: u64) -> io::Result<bool> {
-        match race::first(self.stream.writable(), self.sending.wait_until(due_ns)).await {
+        let waited = pin!(self.sending.wait_until(due_ns));
+        match race::first(pin!(self.stream.writable()), waited).await {
             Either::Left(ready) => ready.map(|()| true),
             Either::Right(()) => Ok(false),
         }

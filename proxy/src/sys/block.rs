@@ -23,18 +23,21 @@ use std::ptr::NonNull;
 use monoio::buf::{IoBuf, IoBufMut};
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::limits::{LARGE_BLOCK_BYTES, LARGE_BLOCKS_POOLED, SMALL_BLOCK_BYTES, SMALL_BLOCKS_POOLED};
+use crate::limits::{
+    LARGE_BLOCK_BYTES, LARGE_BLOCKS_KEPT, LARGE_BLOCKS_POOLED, SMALL_BLOCK_BYTES,
+    SMALL_BLOCKS_KEPT, SMALL_BLOCKS_POOLED,
+};
 
 /// Private anonymous memory of a fixed size.
-struct Mapping {
-    address: NonNull<u8>,
-    length: usize,
+pub(super) struct Mapping {
+    pub(super) address: NonNull<u8>,
+    pub(super) length: usize,
 }
 
 impl Mapping {
     /// Maps `length` zeroed bytes. Aborts the process when the system has none left, as any
     /// allocation does.
-    fn new(length: usize) -> Self {
+    pub(super) fn new(length: usize) -> Self {
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choosing aliases
         // nothing.
         let mapped = unsafe {
@@ -108,6 +111,27 @@ impl Block {
         let pooled = POOL.try_with(|pool| pop(&mut pool.borrow_mut())).ok().flatten();
         let mapping = pooled.unwrap_or_else(|| Mapping::new(length));
         Self { mapping: Some(mapping), start: 0, end: 0 }
+    }
+
+    /// Gives the block back for a connection that has nothing to do: fewer will be needed from now
+    /// on, so the memory goes to the system rather than to a pool that is well filled.
+    pub fn retire(mut self) {
+        let Some(mapping) = self.mapping.take() else { return };
+        // While the thread ends the pool is gone already: the mapping is then simply unmapped.
+        let _ = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if mapping.length == SMALL_BLOCK_BYTES && pool.small.len() < SMALL_BLOCKS_KEPT {
+                pool.small.push(mapping);
+                return;
+            }
+            // What a burst has left in the pool goes as its connections do.
+            if pool.small.len() > SMALL_BLOCKS_KEPT {
+                pool.small.pop();
+            }
+            if pool.large.len() > LARGE_BLOCKS_KEPT {
+                pool.large.pop();
+            }
+        });
     }
 
     fn mapping(&self) -> &Mapping {
@@ -342,5 +366,11 @@ mod tests {
         let many: Vec<Block> = (0..SMALL_BLOCKS_POOLED + 10).map(|_| Block::small()).collect();
         drop(many);
         POOL.with(|pool| assert_eq!(pool.borrow().small.len(), SMALL_BLOCKS_POOLED));
+        // Connections that go quiet take it down to what is always kept.
+        for _ in 0..SMALL_BLOCKS_POOLED {
+            let mapping = Some(Mapping::new(SMALL_BLOCK_BYTES));
+            Block { mapping, start: 0, end: 0 }.retire();
+        }
+        POOL.with(|pool| assert_eq!(pool.borrow().small.len(), SMALL_BLOCKS_KEPT));
     }
 }

@@ -10,4 +10,5 @@
 
 pub mod alloc;
 pub mod block;
+pub mod mapped;
 pub mod stream;

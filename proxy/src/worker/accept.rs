@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -16,6 +17,7 @@ use rustix::net::SocketFlags;
 use super::Worker;
 use super::mailbox::Message;
 use crate::io::notify::Notify;
+use crate::io::pipe::Pipe;
 use crate::io::race::{self, Either};
 use crate::limits::{ACCEPT_PAUSE, ACCEPTS_PER_TURN};
 use crate::shared::{Accepted, Instance};
@@ -34,6 +36,8 @@ pub struct Listening {
 /// What one attempt to accept came to.
 enum Attempt {
     Connection(OwnedFd, SocketAddr),
+    /// A connection that was gone before it was taken.
+    Lost,
     Nothing,
     Exhausted(Errno),
 }
@@ -44,16 +48,28 @@ pub async fn accept_loop(worker: Rc<Worker>, fd: OwnedFd, listening: Listening) 
         tracing::error!(instance = listening.instance.0, "cannot register a listener");
         return;
     };
+    let mut pausing = false;
     loop {
-        let woken = race::first(stream.readable(), listening.closing.wait()).await;
+        let woken = race::first(pin!(stream.readable()), pin!(listening.closing.wait())).await;
         if matches!(woken, Either::Right(())) {
             while take_turn(&worker, &stream, &listening).is_ok_and(|more| more) {}
             return;
         }
-        if let Err(error) = take_turn(&worker, &stream, &listening) {
-            worker.shard.accept_pauses.increment();
-            tracing::warn!(%error, "accepting pauses");
-            monoio::time::sleep(ACCEPT_PAUSE).await;
+        match take_turn(&worker, &stream, &listening) {
+            Ok(_) if pausing => {
+                pausing = false;
+                tracing::info!("accepting goes on");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                worker.shard.accept_pauses.increment();
+                if !std::mem::replace(&mut pausing, true) {
+                    tracing::warn!(%error, "accepting pauses until there is room again");
+                    // Pipes that nobody uses are the first to go.
+                    Pipe::close_pooled();
+                }
+                monoio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }
@@ -65,6 +81,7 @@ fn take_turn(worker: &Rc<Worker>, stream: &Stream, listening: &Listening) -> Res
             Attempt::Connection(fd, peer) => {
                 welcome(worker, Accepted { fd, peer, instance: listening.instance }, listening);
             }
+            Attempt::Lost => {}
             Attempt::Nothing => return Ok(false),
             Attempt::Exhausted(error) => return Err(error),
         }
@@ -74,21 +91,29 @@ fn take_turn(worker: &Rc<Worker>, stream: &Stream, listening: &Listening) -> Res
 
 fn attempt(stream: &Stream) -> Attempt {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    loop {
-        match rustix::net::acceptfrom_with(stream.fd(), flags) {
-            Ok((fd, Some(peer))) => match SocketAddr::try_from(peer) {
-                Ok(peer) => return Attempt::Connection(fd, peer),
-                Err(_) => continue,
-            },
-            Ok((_, None)) => continue,
-            Err(Errno::AGAIN) => return Attempt::Nothing,
-            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
-                return Attempt::Exhausted(error);
-            }
-            // Errors of the connection that was about to be accepted (accept(2)): the next may
-            // be well.
-            Err(_) => continue,
-        }
+    match rustix::net::acceptfrom_with(stream.fd(), flags) {
+        Ok((fd, peer)) => match peer.map(SocketAddr::try_from) {
+            Some(Ok(peer)) => Attempt::Connection(fd, peer),
+            Some(Err(_)) | None => Attempt::Lost,
+        },
+        Err(Errno::AGAIN) => Attempt::Nothing,
+        // Errors of the connection that was about to be accepted (accept(2)): the next may be
+        // well.
+        Err(
+            Errno::CONNABORTED
+            | Errno::INTR
+            | Errno::PROTO
+            | Errno::PERM
+            | Errno::NOPROTOOPT
+            | Errno::OPNOTSUPP
+            | Errno::NETDOWN
+            | Errno::NETUNREACH
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::NONET,
+        ) => Attempt::Lost,
+        // Want of descriptors or memory; and what nobody expects must not spin either.
+        Err(error) => Attempt::Exhausted(error),
     }
 }
 

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,6 +35,7 @@ use crate::io::deadlines::Deadlines;
 use crate::io::notify::Notify;
 use crate::recorder::Shard;
 use crate::shared::{Accepted, Instance, Running, Shared};
+use crate::sys::mapped::Mapped;
 use crate::sys::stream::Stream;
 
 /// The context of one worker, shared by its tasks.
@@ -254,16 +255,18 @@ impl Drop for Guest {
 /// Starts a task for a connection.
 fn serve(worker: &Rc<Worker>, accepted: Accepted) {
     let guest = Guest::new(worker, accepted.instance);
-    let worker = Rc::clone(worker);
+    // The task of a parked connection is little more than what it waits for: what comes before
+    // lives elsewhere, and nothing is held twice, as argument and as local.
+    let prepared = Mapped::pin(crate::connection::prepare(Rc::clone(worker), accepted));
     monoio::spawn(async move {
-        guarded(&worker, crate::connection::serve(&worker, accepted)).await;
+        let task = pin!(crate::connection::serve(prepared));
+        guarded(&guest.worker, task).await;
         drop(guest);
     });
 }
 
 /// Runs `task`; a panic in it is counted and goes no further.
-async fn guarded(worker: &Worker, task: impl Future<Output = ()>) {
-    let mut task = pin!(task);
+async fn guarded(worker: &Worker, mut task: Pin<&mut impl Future<Output = ()>>) {
     poll_fn(|context| {
         let polled = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context)));
         polled.unwrap_or_else(|_| {

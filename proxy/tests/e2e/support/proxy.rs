@@ -52,16 +52,19 @@ impl Proxy {
 
     /// [`Self::start`] with further arguments instead of `--workers 1`.
     pub fn start_with(backend: Backend, config: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(binary());
+        command.args(["run", "--log-level", "debug", "--backend", backend.name()]);
+        command.args(arguments);
+        Self::start_by(command, config)
+    }
+
+    /// Starts by a command that only lacks the `--config FILE` at its end.
+    pub fn start_by(mut command: Command, config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ringway.yaml");
         std::fs::write(&file, with_admin(config)).unwrap();
-        let mut child = Command::new(binary())
-            .args(["run", "--log-level", "debug", "--backend", backend.name(), "--config"])
-            .arg(&file)
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        command.arg("--config").arg(&file).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (up, started) = std::sync::mpsc::channel();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
