@@ -125,8 +125,9 @@ impl<'b> Writer<'b> {
     fn kept(&mut self, fields: &[Field<'_>], dropped: FieldSet, edits: &HeaderEdits) {
         let edited = !edits.is_empty();
         for (index, field) in fields.iter().enumerate() {
-            let ends_here = dropped & (1 << index) != 0;
-            if !ends_here && !(edited && edits.drops(field.name)) {
+            let ends_here =
+                dropped & (1 << index) != 0 || (edited && edits.drops(field.name));
+            if !ends_here {
                 self.field(field.name, field.value);
             }
         }

@@ -173,7 +173,9 @@ fn refuse(
     route_series: u32,
     failure: Failure,
 ) -> Plan {
-    let body_bytes = in_hand(&request.body, context.behind);
+    // After a malformed request nothing is sure about the next one.
+    let sound = failure.cause != Cause::RequestMalformed;
+    let body_bytes = in_hand(&request.body, context.behind).filter(|_| sound);
     Plan::Refuse(Refused {
         route_series,
         to_head: request.method == "HEAD",

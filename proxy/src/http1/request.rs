@@ -231,9 +231,10 @@ pub fn parse<'f, 'b: 'f>(
 /// Tells a version that is merely not ours from a line that is no request line.
 fn version_fault(head: &[u8]) -> RequestFault {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
-    let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+    let mut words = line.split(|&byte| byte == b' ');
+    let version = words.nth(2).filter(|_| words.next().is_none());
     match version {
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+        Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
             RequestFault::Version
@@ -249,10 +250,8 @@ fn gather<'b>(
     is_http10: bool,
 ) -> Result<(), RequestFault> {
     match known {
-        Known::Host => {
-            if gathered.host.replace(field.value).is_some() {
-                return Err(RequestFault::HostRepeated);
-            }
+        Known::Host if gathered.host.replace(field.value).is_some() => {
+            return Err(RequestFault::HostRepeated);
         }
         Known::ContentLength => {
             let length =
@@ -285,10 +284,8 @@ fn gather<'b>(
             gathered.upgrade_refused |= fields::list(field.value).any(carries_requests);
             gathered.upgrade_refused |= gathered.upgrade.replace(field.value).is_some();
         }
-        Known::Expect => {
-            if !field.value.eq_ignore_ascii_case(b"100-continue") && !is_http10 {
-                return Err(RequestFault::Expectation);
-            }
+        Known::Expect if !is_http10 && !field.value.eq_ignore_ascii_case(b"100-continue") => {
+            return Err(RequestFault::Expectation);
         }
         Known::MaxForwards => {
             let count = fields::content_length(field.value).ok_or(RequestFault::MaxForwards)?;
