@@ -4,6 +4,7 @@
 //! build of the program to test, such as the release one.
 
 #![allow(missing_docs, unreachable_pub, dead_code)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[macro_use]
 mod support;
@@ -12,9 +13,13 @@ mod reload;
 mod cli;
 mod admin;
 mod basics;
+mod http1;
 mod idle;
 mod overload;
+mod pool;
 mod resets;
 mod smuggling;
 mod startup;
+mod streaming_http;
 mod tunnel;
+mod websocket;

@@ -136,6 +136,24 @@ impl Client {
         }
     }
 
+    /// Reads the head of a request: its first line, and its fields with lower-case names, one a line.
+    pub fn head_of_request(&mut self) -> (String, String) {
+        let first = self.line();
+        let mut fields = String::new();
+        loop {
+            let line = self.line();
+            let Some((name, value)) = line.split_once(':') else { return (first, fields) };
+            fields += &format!("{}: {}\n", name.to_ascii_lowercase(), value.trim());
+        }
+    }
+
+    /// Reads to the end, of whatever kind it is.
+    pub fn rest_or_reset(&mut self) -> Vec<u8> {
+        let mut rest = std::mem::take(&mut self.buffer);
+        let _ = self.stream.read_to_end(&mut rest);
+        rest
+    }
+
     /// Reads a line that ends in CR LF.
     pub fn line(&mut self) -> String {
         loop {

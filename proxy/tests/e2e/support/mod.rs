@@ -7,7 +7,7 @@ pub mod pair;
 pub mod process;
 pub mod proxy;
 
-pub use http::{Client, Response};
+pub use http::Client;
 pub use origin::Origin;
 pub use proxy::{Backend, Proxy};
 

@@ -1,0 +1,357 @@
+//! Large bodies and readers that stop: what is not read at one end is not taken at the other.
+
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::net::sockopt;
+
+use crate::support::http::Client;
+use crate::support::{Backend, Origin, Proxy, eventually};
+
+const MIB: u64 = 1 << 20;
+const KIB: u64 = 1 << 10;
+/// Exchanges that are stopped at the same time.
+const STOPPED: usize = 20;
+/// What every body has: far more than all buffers on its way.
+const BODY: u64 = 32 * MIB;
+/// What the proxy itself may hold of one body.
+const HELD: u64 = 256 * KIB;
+/// Chunks of a chunked body: small ones and one that is spliced.
+const CHUNKS: [u64; 4] = [1, 1000, 16 * KIB, 1000 * KIB];
+
+/// How the body is framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    Length,
+    Chunked,
+}
+
+impl Framing {
+    fn field(self) -> String {
+        match self {
+            Self::Length => format!("Content-Length: {BODY}\r\n"),
+            Self::Chunked => "Transfer-Encoding: chunked\r\n".to_owned(),
+        }
+    }
+}
+
+/// Byte number `at` of body `seed`.
+fn byte(seed: u64, at: u64) -> u8 {
+    ((at * 31 + at / 251 + seed * 7) % 256) as u8
+}
+
+/// Everything of body `seed`, framed, in pieces.
+fn pieces(framing: Framing, seed: u64) -> impl Iterator<Item = Vec<u8>> {
+    let mut at = 0;
+    let mut turn = 0;
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        if at == BODY {
+            let last = framing == Framing::Chunked && !std::mem::replace(&mut ended, true);
+            return last.then(|| b"0\r\n\r\n".to_vec());
+        }
+        let size = CHUNKS[turn % CHUNKS.len()].min(BODY - at);
+        turn += 1;
+        let mut piece = Vec::with_capacity(size as usize + 20);
+        if framing == Framing::Chunked {
+            write!(piece, "{size:x}\r\n").unwrap();
+        }
+        piece.extend((at..at + size).map(|at| byte(seed, at)));
+        if framing == Framing::Chunked {
+            piece.extend(b"\r\n");
+        }
+        at += size;
+        Some(piece)
+    })
+}
+
+/// Writes body `seed`, and counts what the socket has taken.
+fn send(stream: &mut TcpStream, framing: Framing, seed: u64, taken: &AtomicU64) {
+    for piece in pieces(framing, seed) {
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
+            match stream.write(rest) {
+                Ok(count) => {
+                    rest = &rest[count..];
+                    taken.fetch_add(count as u64, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => panic!("after {} bytes: {error}", taken.load(Ordering::Relaxed)),
+            }
+        }
+    }
+}
+
+/// Reads body `seed` to its end and fails at the first wrong byte.
+fn receive(reader: &mut Client, framing: Framing, seed: u64) {
+    let mut at = 0;
+    while at < BODY {
+        let size = match framing {
+            Framing::Length => 64 * KIB,
+            Framing::Chunked => u64::from_str_radix(&reader.line(), 16).unwrap(),
+        };
+        let data = reader.take(size.min(BODY - at) as usize);
+        for (offset, got) in data.iter().enumerate() {
+            let want = byte(seed, at + offset as u64);
+            assert_eq!(*got, want, "byte {} of body {seed}", at + offset as u64);
+        }
+        at += data.len() as u64;
+        if framing == Framing::Chunked {
+            assert_eq!(reader.line(), "");
+        }
+    }
+    if framing == Framing::Chunked {
+        assert_eq!((reader.line().as_str(), reader.line().as_str()), ("0", ""));
+    }
+}
+
+/// Opens once.
+#[derive(Default)]
+struct Gate(Mutex<bool>, Condvar);
+
+impl Gate {
+    fn open(&self) {
+        *self.0.lock().unwrap() = true;
+        self.1.notify_all();
+    }
+
+    fn wait(&self) {
+        let mut open = self.0.lock().unwrap();
+        while !*open {
+            open = self.1.wait(open).unwrap();
+        }
+    }
+}
+
+/// What both ends of a test share.
+#[derive(Default)]
+struct State {
+    /// Bytes that the senders' sockets have taken, by exchange.
+    taken: [AtomicU64; STOPPED],
+    /// Senders that have begun.
+    begun: AtomicU64,
+    go: Gate,
+    /// Memory of the proxy after its first exchange.
+    resident: AtomicU64,
+}
+
+impl State {
+    fn warm_up(&self, proxy: &Proxy) {
+        assert_eq!(proxy.client("web").get("/other").text(), "fine");
+        self.resident.store(proxy.resident_bytes(), Ordering::Relaxed);
+    }
+}
+
+fn seed_of(line: &str) -> usize {
+    line.split(' ').nth(1).unwrap()[1..].parse().unwrap()
+}
+
+/// Buffers are fixed at both ends, so that a body need not be huge to fill them.
+fn fix_buffers(stream: &TcpStream) {
+    sockopt::set_socket_send_buffer_size(stream, 128 * KIB as usize).unwrap();
+    sockopt::set_socket_recv_buffer_size(stream, 128 * KIB as usize).unwrap();
+}
+
+/// Bytes in the queues of all sockets that have one of these ports at either end (proc(5)): sent
+/// and not acknowledged, or received and not read.
+fn queued(ports: [u16; 2]) -> u64 {
+    let text = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let hex = |word: &str| u64::from_str_radix(word, 16).unwrap();
+    let mut bytes = 0;
+    for line in text.lines().skip(1) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let port = |address: &str| hex(address.split(':').nth(1).unwrap()) as u16;
+        let listens = words[3] == "0A";
+        if !listens && words[1..3].iter().any(|address| ports.contains(&port(address))) {
+            bytes += words[4].split(':').map(hex).sum::<u64>();
+        }
+    }
+    bytes
+}
+
+/// Waits until nothing moves any more, then looks at everything that must be bounded, with an
+/// unrelated exchange beside it.
+fn check_while_stopped(proxy: &Proxy, origin: &Origin, state: &State) {
+    let total = || state.taken.iter().map(|taken| taken.load(Ordering::Relaxed)).sum::<u64>();
+    eventually("all have begun", || state.begun.load(Ordering::Relaxed) == STOPPED as u64);
+    let mut before = u64::MAX;
+    eventually("nothing moves", || {
+        let now = total();
+        let still = now == before && now > 0;
+        before = now;
+        // Two looks that are far enough apart to tell.
+        std::thread::sleep(Duration::from_millis(300));
+        still
+    });
+    for (exchange, taken) in state.taken.iter().enumerate() {
+        let taken = taken.load(Ordering::Relaxed);
+        assert!(taken < BODY, "all of body {exchange} was taken");
+    }
+    // What has left the senders and is in no socket is in the proxy.
+    let held = total().saturating_sub(queued([proxy.address("web").port(), origin.address.port()]));
+    assert!(held <= HELD * STOPPED as u64, "the proxy holds {held} bytes");
+    let grown = proxy.resident_bytes().saturating_sub(state.resident.load(Ordering::Relaxed));
+    assert!(grown <= HELD * STOPPED as u64, "{grown} bytes more are resident");
+    let cpu = proxy.cpu_time();
+    let mut other = proxy.client("web");
+    for _ in 0..10 {
+        assert_eq!(other.get("/other").text(), "fine");
+    }
+    // A second in which nobody may spin.
+    std::thread::sleep(Duration::from_secs(1));
+    let spent = proxy.cpu_time() - cpu;
+    assert!(spent < Duration::from_millis(100), "{spent:?} of processor time while all stand still");
+    assert_eq!(total(), before, "and nothing has moved");
+}
+
+const FINE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine";
+
+/// Clients ask for a large response and do not read it.
+fn readers_stop(backend: Backend, framing: Framing) {
+    let state = Arc::new(State::default());
+    let shared = Arc::clone(&state);
+    let origin = Origin::connections(move |stream, _| {
+        fix_buffers(&stream);
+        let mut reader = Client::over(stream);
+        reader.stream.set_read_timeout(None).unwrap();
+        loop {
+            let Some(line) = next_request(&mut reader) else { return };
+            if line.contains("/other") {
+                reader.stream.write_all(FINE).unwrap();
+                continue;
+            }
+            let seed = seed_of(&line);
+            let head = format!("HTTP/1.1 200 OK\r\n{}\r\n", framing.field());
+            reader.stream.write_all(head.as_bytes()).unwrap();
+            shared.begun.fetch_add(1, Ordering::Relaxed);
+            send(&mut reader.stream, framing, seed as u64, &shared.taken[seed]);
+        }
+    });
+    let proxy = Proxy::start(backend, &origin.config());
+    state.warm_up(&proxy);
+    let mut clients: Vec<Client> = (0..STOPPED)
+        .map(|seed| {
+            let mut client = proxy.client("web");
+            fix_buffers(&client.stream);
+            client.send(format!("GET /{seed} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            client
+        })
+        .collect();
+    check_while_stopped(&proxy, &origin, &state);
+    std::thread::scope(|scope| {
+        for (seed, client) in clients.iter_mut().enumerate() {
+            scope.spawn(move || {
+                assert_eq!(client.head().0, 200);
+                receive(client, framing, seed as u64);
+            });
+        }
+    });
+    assert_eq!(proxy.metric("ringway_failures_total"), 0.0);
+}
+
+/// Origins take requests with a large body and do not read it.
+fn origins_stop(backend: Backend, framing: Framing) {
+    let state = Arc::new(State::default());
+    let shared = Arc::clone(&state);
+    let origin = Origin::connections(move |stream, _| {
+        fix_buffers(&stream);
+        let mut reader = Client::over(stream);
+        reader.stream.set_read_timeout(None).unwrap();
+        loop {
+            let Some(line) = next_request(&mut reader) else { return };
+            if !line.contains("/other") {
+                shared.go.wait();
+                receive(&mut reader, framing, seed_of(&line) as u64);
+            }
+            reader.stream.write_all(FINE).unwrap();
+        }
+    });
+    let proxy = Proxy::start(backend, &origin.config());
+    state.warm_up(&proxy);
+    let address = proxy.address("web");
+    let clients: Vec<JoinHandle<()>> = (0..STOPPED)
+        .map(|seed| {
+            let state = Arc::clone(&state);
+            std::thread::spawn(move || {
+                let mut client = Client::connect(address);
+                fix_buffers(&client.stream);
+                // The write timeout is short of the time that the origin stands still.
+                client.stream.set_write_timeout(None).unwrap();
+                client.send(format!("POST /{seed} HTTP/1.1\r\nHost: a\r\n{}\r\n", framing.field()));
+                state.begun.fetch_add(1, Ordering::Relaxed);
+                send(&mut client.stream, framing, seed as u64, &state.taken[seed]);
+                client.stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+                assert_eq!(client.response().text(), "fine");
+            })
+        })
+        .collect();
+    check_while_stopped(&proxy, &origin, &state);
+    state.go.open();
+    for client in clients {
+        client.join().unwrap();
+    }
+    assert_eq!(proxy.metric("ringway_failures_total"), 0.0);
+}
+
+/// The first line of the next request, its fields skipped; `None` at the end.
+fn next_request(reader: &mut Client) -> Option<String> {
+    let mut byte = [0u8; 1];
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        // Not a byte of the body may be taken with the head.
+        match std::io::Read::read(&mut reader.stream, &mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => return None,
+        }
+    }
+    let text = String::from_utf8(head).unwrap();
+    Some(text.lines().next().unwrap().to_owned())
+}
+
+on_both_backends! {
+    fn stopped_clients_hold_up_responses_with_a_length(backend: Backend) {
+        readers_stop(backend, Framing::Length);
+    }
+
+    fn stopped_clients_hold_up_chunked_responses(backend: Backend) {
+        readers_stop(backend, Framing::Chunked);
+    }
+
+    fn stopped_origins_hold_up_requests_with_a_length(backend: Backend) {
+        origins_stop(backend, Framing::Length);
+    }
+
+    fn stopped_origins_hold_up_chunked_requests(backend: Backend) {
+        origins_stop(backend, Framing::Chunked);
+    }
+
+    fn an_upload_and_a_download_in_one_exchange_do_not_wait_for_each_other(backend: Backend) {
+        let (seen, done) = mpsc::channel();
+        let origin = Origin::connections(move |stream, _| {
+            let mut reader = Client::over(stream);
+            next_request(&mut reader).unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\n{}\r\n", Framing::Chunked.field());
+            reader.stream.write_all(head.as_bytes()).unwrap();
+            let mut writer = reader.stream.try_clone().unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| send(&mut writer, Framing::Chunked, 2, &AtomicU64::new(0)));
+                receive(&mut reader, Framing::Length, 1);
+            });
+            seen.send(()).unwrap();
+        });
+        let proxy = Proxy::start(backend, &origin.config());
+        let mut client = proxy.client("web");
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{}\r\n", Framing::Length.field()));
+        let mut writer = client.stream.try_clone().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| send(&mut writer, Framing::Length, 1, &AtomicU64::new(0)));
+            assert_eq!(client.head().0, 200);
+            receive(&mut client, Framing::Chunked, 2);
+        });
+        done.recv().expect("the upload came whole too");
+    }
+}
