@@ -32,7 +32,7 @@ fn replay(target: &str) {
     assert!(!files.is_empty(), "an empty corpus");
     for file in files {
         // The harness shows this only if the check panics.
-        println!("replaying {}", file.display());
+        eprintln!("replaying {}", file.display());
         check(&fs::read(&file).expect("a file of the corpus can be read"));
     }
 }

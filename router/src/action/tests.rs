@@ -1,3 +1,5 @@
+//! Rewrites, redirects, header edits and weights, by example and by proportion.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What a file may say: defaults, every refusal with its place, and every maximum at its edge.
+
 use crate::limits::*;
 use crate::{Format, Problem, Problems, Severity, Table, load};
 

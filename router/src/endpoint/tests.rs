@@ -1,3 +1,5 @@
+//! Choosing endpoints: shares and loads against naive counts, addresses that come and go.
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;

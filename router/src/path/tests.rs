@@ -1,3 +1,5 @@
+//! Normal forms of paths: examples of RFC 3986, what is refused, and a model made of segments.
+
 use proptest::prelude::*;
 
 use super::*;

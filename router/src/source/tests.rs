@@ -1,3 +1,5 @@
+//! Text to tree: the quick YAML reader against the full one, JSON against serde_json, limits.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Matching: precedence by example; `model` holds the table to a linear scan.
+
 use super::*;
 use crate::{Format, load};
 
