@@ -42,8 +42,8 @@ pub enum Known {
     XForwardedProto,
     /// `X-Request-Id`.
     XRequestId,
-    /// One of the above with other hyphens or underscores: no field of ours, but `CGI` and its heirs
-    /// hand both to the application under the same name.
+    /// One of the above with other hyphens or underscores: no field of ours, but `CGI` and its
+    /// heirs hand both to the application under the same name.
     Lookalike,
     /// Anything else.
     Other,

@@ -201,14 +201,7 @@ pub fn parse<'f, 'b: 'f>(
     if gathered.named {
         dropped |= named_by_connection(fields);
     }
-    let body = match (gathered.chunked, gathered.length) {
-        (true, Some(_)) => return Err(RequestFault::TwoFramings),
-        (true, None) => Body::chunked(),
-        (false, length) => Body::of_length(length.unwrap_or(0)),
-    };
-    if method == "TRACE" && !body.is_done() {
-        return Err(RequestFault::TraceBody);
-    }
+    let body = body(method, &gathered)?;
     let may_upgrade =
         gathered.upgrade_named && !gathered.upgrade_refused && !is_http10 && body.is_done();
     Ok(RequestHead {
@@ -226,6 +219,18 @@ pub fn parse<'f, 'b: 'f>(
         wants_trailers: gathered.wants_trailers,
         fields,
     })
+}
+
+fn body(method: &str, gathered: &Gathered<'_>) -> Result<Body, RequestFault> {
+    let body = match (gathered.chunked, gathered.length) {
+        (true, Some(_)) => return Err(RequestFault::TwoFramings),
+        (true, None) => Body::chunked(),
+        (false, length) => Body::of_length(length.unwrap_or(0)),
+    };
+    if method == "TRACE" && !body.is_done() {
+        return Err(RequestFault::TraceBody);
+    }
+    Ok(body)
 }
 
 /// Tells a version that is merely not ours from a line that is no request line.
@@ -322,7 +327,8 @@ fn coding_fault(value: &[u8]) -> RequestFault {
         last_is_chunked = coding.eq_ignore_ascii_case(b"chunked");
         chunked += usize::from(last_is_chunked);
     }
-    if last_is_chunked && chunked == 1 { RequestFault::Coding } else { RequestFault::TransferEncoding }
+    let well_formed = last_is_chunked && chunked == 1;
+    if well_formed { RequestFault::Coding } else { RequestFault::TransferEncoding }
 }
 
 /// Fields that a `Connection` field names: they are for this hop alone.
