@@ -93,10 +93,9 @@ impl Extension {
             (Self::Complete | Self::Blank | Self::Token, b' ' | b'\t') => Some(Self::Blank),
             (Self::Name | Self::NameBlank, b' ' | b'\t') => Some(Self::NameBlank),
             (Self::Semicolon | Self::Equals, b' ' | b'\t') => Some(self),
-            (
-                Self::Complete | Self::Blank | Self::Name | Self::NameBlank | Self::Token,
-                b';',
-            ) => Some(Self::Semicolon),
+            (Self::Complete | Self::Blank | Self::Name | Self::NameBlank | Self::Token, b';') => {
+                Some(Self::Semicolon)
+            }
             (Self::Name | Self::NameBlank, b'=') => Some(Self::Equals),
             (Self::Equals, b'"') => Some(Self::Quoted),
             (Self::Semicolon | Self::Name, _) if token => Some(Self::Name),
@@ -283,8 +282,7 @@ impl Chunked {
         if self.remaining == 0 {
             return Ok(State::Trailers);
         }
-        self.allowance =
-            self.allowance.checked_sub(self.remaining).ok_or(ChunkFault::TooLarge)?;
+        self.allowance = self.allowance.checked_sub(self.remaining).ok_or(ChunkFault::TooLarge)?;
         Ok(State::Data)
     }
 }
@@ -324,7 +322,8 @@ mod tests {
     /// give the same payload and the same remainder as one.
     #[test]
     fn a_chunked_body_is_split_invariant() {
-        let wire: &[u8] = b"4\r\nWiki\r\n5;ext=\"1\"\r\npedia\r\nE ; a\r\n in\r\n\r\nchunks.\r\n0\r\n\r\nNEXT";
+        let wire: &[u8] =
+            b"4\r\nWiki\r\n5;ext=\"1\"\r\npedia\r\nE ; a\r\n in\r\n\r\nchunks.\r\n0\r\n\r\nNEXT";
         let whole = decode(&[wire]).unwrap();
         assert_eq!(whole.payload, b"Wikipedia in\r\n\r\nchunks.");
         assert_eq!(whole.rest, b"\r\nNEXT");

@@ -125,8 +125,7 @@ impl<'b> Writer<'b> {
     fn kept(&mut self, fields: &[Field<'_>], dropped: FieldSet, edits: &HeaderEdits) {
         let edited = !edits.is_empty();
         for (index, field) in fields.iter().enumerate() {
-            let ends_here =
-                dropped & (1 << index) != 0 || (edited && edits.drops(field.name));
+            let ends_here = dropped & (1 << index) != 0 || (edited && edits.drops(field.name));
             if !ends_here {
                 self.field(field.name, field.value);
             }
@@ -208,12 +207,7 @@ fn had_length(head: &RequestHead<'_>) -> bool {
 }
 
 /// `X-Forwarded-*` and `X-Request-Id`: a trusted peer's are continued, anybody else's replaced.
-fn forwarding(
-    writer: &mut Writer<'_>,
-    head: &RequestHead<'_>,
-    hop: &Hop<'_>,
-    edits: &HeaderEdits,
-) {
+fn forwarding(writer: &mut Writer<'_>, head: &RequestHead<'_>, hop: &Hop<'_>, edits: &HeaderEdits) {
     let edited = !edits.is_empty();
     let given = if hop.trusted && head.forwarding != 0 { head.fields } else { &[] };
     let believed = |name: &'static str| {

@@ -159,9 +159,7 @@ pub fn plan(context: &Context<'_>, head: &[u8], out: &mut Block) -> Result<Plan,
         series: context.running.route_series[rule.route().index()],
     };
     match rule.action() {
-        Action::Forward { backends, rewrite } => {
-            routed.forward(backends, rewrite, rewritten, out)
-        }
+        Action::Forward { backends, rewrite } => routed.forward(backends, rewrite, rewritten, out),
         Action::Redirect(redirect) => routed.redirect(redirect, rewritten, out),
         Action::Respond(respond) => routed.respond(respond, out),
     }

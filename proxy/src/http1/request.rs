@@ -174,7 +174,8 @@ pub fn parse<'f, 'b: 'f>(
     let is_http10 = request.version == Some(0);
     let target = Target::parse(method, request.path.unwrap_or_default())?;
 
-    fields.extend(request.headers.iter().map(|field| Field { name: field.name, value: field.value }));
+    fields
+        .extend(request.headers.iter().map(|field| Field { name: field.name, value: field.value }));
     let fields = fields.as_slice();
     let mut dropped = 0;
     let mut forwarding = 0;
@@ -259,8 +260,7 @@ fn gather<'b>(
             return Err(RequestFault::HostRepeated);
         }
         Known::ContentLength => {
-            let length =
-                fields::content_length(field.value).ok_or(RequestFault::ContentLength)?;
+            let length = fields::content_length(field.value).ok_or(RequestFault::ContentLength)?;
             // Repeating the same length is legal and does nothing but confuse (RFC 9110 8.6).
             if gathered.length.replace(length).is_some() {
                 return Err(RequestFault::ContentLength);

@@ -80,8 +80,11 @@ pub fn parse<'f, 'b: 'f>(
 ) -> Result<ResponseHead<'f>, ResponseFault> {
     let mut slots = [const { MaybeUninit::uninit() }; HEAD_FIELDS_MAX];
     let mut response = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default()
-        .parse_response_with_uninit_headers(&mut response, head, &mut slots);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        head,
+        &mut slots,
+    );
     match parsed {
         Ok(httparse::Status::Complete(length)) if length == head.len() => {}
         Ok(_) => return Err(ResponseFault::Syntax(httparse::Error::NewLine)),
@@ -136,8 +139,7 @@ fn gather<'b>(
 ) -> Result<bool, ResponseFault> {
     match fields::known(field.name) {
         Known::ContentLength => {
-            let length =
-                fields::content_length(field.value).ok_or(ResponseFault::ContentLength)?;
+            let length = fields::content_length(field.value).ok_or(ResponseFault::ContentLength)?;
             if gathered.length.replace(length).is_some() {
                 return Err(ResponseFault::ContentLength);
             }

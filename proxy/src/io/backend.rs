@@ -124,9 +124,8 @@ pub fn block_on<F: Future>(backend: Backend, main: F) -> io::Result<F::Output> {
             Ok(runtime.block_on(main))
         }
         Backend::Epoll => {
-            let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
-                .enable_timer()
-                .build()?;
+            let mut runtime =
+                monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().enable_timer().build()?;
             Ok(runtime.block_on(main))
         }
     }

@@ -73,7 +73,8 @@ impl Nginx {
         );
         let file = folder.path().join("nginx.conf");
         std::fs::write(&file, config).unwrap();
-        let child = Command::new("nginx").arg("-p").arg(&path).arg("-c").arg(&file).spawn().unwrap();
+        let child =
+            Command::new("nginx").arg("-p").arg(&path).arg("-c").arg(&file).spawn().unwrap();
         eventually("nginx listens", || TcpStream::connect(address).is_ok());
         Self { child, address, folder }
     }

@@ -5,7 +5,9 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use crate::support::http::End;
-use crate::support::pair::{Ends, Pair, drain, read_pattern, reset, write_pattern, write_until_broken};
+use crate::support::pair::{
+    Ends, Pair, drain, read_pattern, reset, write_pattern, write_until_broken,
+};
 use crate::support::{Backend, Origin, Proxy, eventually};
 
 /// More than the sockets on the way hold: what is beyond this has been spliced.

@@ -47,22 +47,46 @@ fn two_framings() -> Vec<Refused> {
         row("CL.0 with TE", both, "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n"),
         row("CL and TE after a tab", both, "Content-Length: 4\r\nTransfer-Encoding:\tchunked\r\n"),
         row("CL and TE in odd case", both, "content-length: 4\r\ntRANSFER-eNCODING: cHUNKED\r\n"),
-        row("TE with a blank before the colon", "RFC 9112 section 5.1",
-            "Content-Length: 4\r\nTransfer-Encoding : chunked\r\n"),
-        row("TE with a tab before the colon", "RFC 9112 section 5.1",
-            "Content-Length: 4\r\nTransfer-Encoding\t: chunked\r\n"),
-        row("TE with a blank before its name", "RFC 9112 section 5.2",
-            "Content-Length: 4\r\n Transfer-Encoding: chunked\r\n"),
-        row("TE on a folded line", "RFC 9112 section 5.2",
-            "Content-Length: 4\r\nTransfer-Encoding:\r\n chunked\r\n"),
-        row("TE behind a bare CR", "RFC 9112 section 2.2",
-            "Content-Length: 4\r\nA: b\rTransfer-Encoding: chunked\r\n"),
-        row("TE behind a bare LF", "RFC 9112 section 2.2",
-            "Content-Length: 4\r\nA: b\nTransfer-Encoding: chunked\r\n"),
-        row("TE with a vertical tab", "Kettle 2019",
-            "Content-Length: 4\r\nTransfer-Encoding: \x0bchunked\r\n"),
-        row("TE with a NUL", "RFC 9110 section 5.5",
-            "Content-Length: 4\r\nTransfer-Encoding: chunked\0\r\n"),
+        row(
+            "TE with a blank before the colon",
+            "RFC 9112 section 5.1",
+            "Content-Length: 4\r\nTransfer-Encoding : chunked\r\n",
+        ),
+        row(
+            "TE with a tab before the colon",
+            "RFC 9112 section 5.1",
+            "Content-Length: 4\r\nTransfer-Encoding\t: chunked\r\n",
+        ),
+        row(
+            "TE with a blank before its name",
+            "RFC 9112 section 5.2",
+            "Content-Length: 4\r\n Transfer-Encoding: chunked\r\n",
+        ),
+        row(
+            "TE on a folded line",
+            "RFC 9112 section 5.2",
+            "Content-Length: 4\r\nTransfer-Encoding:\r\n chunked\r\n",
+        ),
+        row(
+            "TE behind a bare CR",
+            "RFC 9112 section 2.2",
+            "Content-Length: 4\r\nA: b\rTransfer-Encoding: chunked\r\n",
+        ),
+        row(
+            "TE behind a bare LF",
+            "RFC 9112 section 2.2",
+            "Content-Length: 4\r\nA: b\nTransfer-Encoding: chunked\r\n",
+        ),
+        row(
+            "TE with a vertical tab",
+            "Kettle 2019",
+            "Content-Length: 4\r\nTransfer-Encoding: \x0bchunked\r\n",
+        ),
+        row(
+            "TE with a NUL",
+            "RFC 9110 section 5.5",
+            "Content-Length: 4\r\nTransfer-Encoding: chunked\0\r\n",
+        ),
     ]
 }
 
@@ -87,8 +111,13 @@ fn transfer_codings() -> Vec<Refused> {
         row("a comma and chunked", 400, ",chunked"),
         row("two TE fields", 400, "chunked\r\nTransfer-Encoding: chunked"),
         row("two TE fields, one unknown", 400, "chunked\r\nTransfer-Encoding: cow"),
-        refused("TE in HTTP/1.0", section, 400,
-            format!("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{end}").as_bytes()),
+        refused(
+            "TE in HTTP/1.0",
+            section,
+            400,
+            format!("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{end}")
+                .as_bytes(),
+        ),
     ]
 }
 
@@ -133,18 +162,42 @@ fn lines() -> Vec<Refused> {
         refused("NUL in a value", value, 400, b"GET / HTTP/1.1\r\nHost: a\r\nB: c\0d\r\n\r\n"),
         refused("NUL in the target", value, 400, b"GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n"),
         refused("DEL in a value", value, 400, b"GET / HTTP/1.1\r\nHost: a\r\nB: \x7f\r\n\r\n"),
-        refused("a folded value", "RFC 9112 section 5.2", 400,
-            b"GET / HTTP/1.1\r\nHost: a\r\nB: c\r\n d\r\n\r\n"),
-        refused("a blank before the first field", "RFC 9112 section 2.2", 400,
-            b"GET / HTTP/1.1\r\n Host: a\r\n\r\n"),
-        refused("a blank before a colon", "RFC 9112 section 5.1", 400,
-            b"GET / HTTP/1.1\r\nHost : a\r\n\r\n"),
-        refused("a field without a colon", "RFC 9112 section 5", 400,
-            b"GET / HTTP/1.1\r\nHost: a\r\nB\r\n\r\n"),
-        refused("a field without a name", "RFC 9110 section 5.1", 400,
-            b"GET / HTTP/1.1\r\nHost: a\r\n: c\r\n\r\n"),
-        refused("a name in quotes", "RFC 9110 section 5.1", 400,
-            b"GET / HTTP/1.1\r\nHost: a\r\n\"B\": c\r\n\r\n"),
+        refused(
+            "a folded value",
+            "RFC 9112 section 5.2",
+            400,
+            b"GET / HTTP/1.1\r\nHost: a\r\nB: c\r\n d\r\n\r\n",
+        ),
+        refused(
+            "a blank before the first field",
+            "RFC 9112 section 2.2",
+            400,
+            b"GET / HTTP/1.1\r\n Host: a\r\n\r\n",
+        ),
+        refused(
+            "a blank before a colon",
+            "RFC 9112 section 5.1",
+            400,
+            b"GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+        ),
+        refused(
+            "a field without a colon",
+            "RFC 9112 section 5",
+            400,
+            b"GET / HTTP/1.1\r\nHost: a\r\nB\r\n\r\n",
+        ),
+        refused(
+            "a field without a name",
+            "RFC 9110 section 5.1",
+            400,
+            b"GET / HTTP/1.1\r\nHost: a\r\n: c\r\n\r\n",
+        ),
+        refused(
+            "a name in quotes",
+            "RFC 9110 section 5.1",
+            400,
+            b"GET / HTTP/1.1\r\nHost: a\r\n\"B\": c\r\n\r\n",
+        ),
     ]
 }
 
@@ -179,23 +232,48 @@ fn chunks() -> Vec<Refused> {
         row("a blank before a chunk size", section, &with(" 5\r\nhello\r\n0\r\n\r\n")),
         row("a blank after a chunk size", section, &with("5 \r\nhello\r\n0\r\n\r\n")),
         row("an empty chunk size", section, &with("\r\nhello\r\n0\r\n\r\n")),
-        row("a chunk size over 64 bits", "CVE-2013-2028 in kind",
-            &with("10000000000000005\r\nhello\r\n0\r\n\r\n")),
+        row(
+            "a chunk size over 64 bits",
+            "CVE-2013-2028 in kind",
+            &with("10000000000000005\r\nhello\r\n0\r\n\r\n"),
+        ),
         row("a chunk size of 2^64 - 1", section, &with("ffffffffffffffff\r\nhello\r\n0\r\n\r\n")),
         row("an underscore in a chunk size", section, &with("0_5\r\nhello\r\n0\r\n\r\n")),
         row("LF after a chunk size", "Wu 2025", &with("5\nhello\r\n0\r\n\r\n")),
         row("LF after chunk data", "Wu 2025", &with("5\r\nhello\n0\r\n\r\n")),
         row("CR after chunk data", "Wu 2025", &with("5\r\nhello\r0\r\n\r\n")),
         row("no line end after chunk data", "Wu 2025", &with("5\r\nhello0\r\n\r\n")),
-        row("two bytes for a line end after chunk data", "Wu 2025: two-byte TERM.CHUNK",
-            &with("5\r\nhelloXX0\r\n\r\n")),
+        row(
+            "two bytes for a line end after chunk data",
+            "Wu 2025: two-byte TERM.CHUNK",
+            &with("5\r\nhelloXX0\r\n\r\n"),
+        ),
         row("more data than the chunk size", section, &with("5\r\nhello!\r\n0\r\n\r\n")),
-        row("LF inside a chunk extension", "Wu 2025: TERM.EXT", &with("5;\nxx\r\nhello\r\n0\r\n\r\n")),
-        row("CR inside a chunk extension", "Wu 2025: EXT.TERM", &with("5;a\rb\r\nhello\r\n0\r\n\r\n")),
-        row("NUL inside a chunk extension", "HAProxy, nginx and Envoy take it",
-            &with("5;a\0b\r\nhello\r\n0\r\n\r\n")),
-        row("an open quote in a chunk extension", "Wu 2025", &with("5;a=\"b\r\nhello\r\n0\r\n\r\n")),
-        row("an extension without a name", "RFC 9112 section 7.1.1", &with("5;\r\nhello\r\n0\r\n\r\n")),
+        row(
+            "LF inside a chunk extension",
+            "Wu 2025: TERM.EXT",
+            &with("5;\nxx\r\nhello\r\n0\r\n\r\n"),
+        ),
+        row(
+            "CR inside a chunk extension",
+            "Wu 2025: EXT.TERM",
+            &with("5;a\rb\r\nhello\r\n0\r\n\r\n"),
+        ),
+        row(
+            "NUL inside a chunk extension",
+            "HAProxy, nginx and Envoy take it",
+            &with("5;a\0b\r\nhello\r\n0\r\n\r\n"),
+        ),
+        row(
+            "an open quote in a chunk extension",
+            "Wu 2025",
+            &with("5;a=\"b\r\nhello\r\n0\r\n\r\n"),
+        ),
+        row(
+            "an extension without a name",
+            "RFC 9112 section 7.1.1",
+            &with("5;\r\nhello\r\n0\r\n\r\n"),
+        ),
         row("LF after the last chunk", "Wu 2025", &with("5\r\nhello\r\n0\n\r\n")),
         row("a tab instead of a semicolon", section, &with("5\ta\r\nhello\r\n0\r\n\r\n")),
     ]
@@ -233,13 +311,31 @@ fn request_lines() -> Vec<Refused> {
         row("half an escape", 400, "GET /a%2 HTTP/1.1"),
         row("more dots than segments", 400, "GET /../../etc HTTP/1.1"),
         row("CONNECT", 405, "CONNECT a:443 HTTP/1.1"),
-        refused("TRACE with a body", "RFC 9110 section 9.3.8", 400,
-            format!("TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello{SMUGGLED}").as_bytes()),
-        refused("an expectation before 100-continue", "Kettle 2025: obfuscated Expect", 417,
-            &post("Expect: y 100-continue\r\nContent-Length: 5\r\n", SMUGGLED)),
-        refused("the preface of HTTP/2", "RFC 9113 section 3.4", 505,
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-        refused("a TLS handshake", "RFC 8446 section 5.1", 400, b"\x16\x03\x01\x02\x00\x01\x00\x01"),
+        refused(
+            "TRACE with a body",
+            "RFC 9110 section 9.3.8",
+            400,
+            format!("TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello{SMUGGLED}")
+                .as_bytes(),
+        ),
+        refused(
+            "an expectation before 100-continue",
+            "Kettle 2025: obfuscated Expect",
+            417,
+            &post("Expect: y 100-continue\r\nContent-Length: 5\r\n", SMUGGLED),
+        ),
+        refused(
+            "the preface of HTTP/2",
+            "RFC 9113 section 3.4",
+            505,
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        ),
+        refused(
+            "a TLS handshake",
+            "RFC 8446 section 5.1",
+            400,
+            b"\x16\x03\x01\x02\x00\x01\x00\x01",
+        ),
     ]
 }
 
@@ -492,37 +588,108 @@ fn refused_responses() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let framing = "RFC 9112 section 6.3";
     let row = |name, source, wire: &str| (name, source, wire.as_bytes().to_vec());
     let mut rows = vec![
-        row("CL and TE", framing,
-            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
-        row("TE and CL", framing,
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
-        row("two CLs", framing, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok"),
+        row(
+            "CL and TE",
+            framing,
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ),
+        row(
+            "TE and CL",
+            framing,
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ),
+        row(
+            "two CLs",
+            framing,
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+        ),
         row("a list of CLs", framing, "HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nok"),
         row("a CL with a sign", framing, "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok"),
-        row("a CL over 64 bits", framing, "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551618\r\n\r\nok"),
+        row(
+            "a CL over 64 bits",
+            framing,
+            "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551618\r\n\r\nok",
+        ),
         row("an empty CL", framing, "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\nok"),
-        row("an unknown coding", framing, "HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
-        row("chunked twice", framing, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
-        row("TE in HTTP/1.0", "RFC 9112 section 6.1", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-        row("a status of four digits", "RFC 9112 section 4", "HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nok"),
-        row("a status of two digits", "RFC 9112 section 4", "HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nok"),
-        row("a status below 100", "RFC 9110 section 15", "HTTP/1.1 099 OK\r\nContent-Length: 2\r\n\r\nok"),
-        row("a status with a sign", "RFC 9112 section 4", "HTTP/1.1 +20 OK\r\nContent-Length: 2\r\n\r\nok"),
+        row(
+            "an unknown coding",
+            framing,
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ),
+        row(
+            "chunked twice",
+            framing,
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+        ),
+        row(
+            "TE in HTTP/1.0",
+            "RFC 9112 section 6.1",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        row(
+            "a status of four digits",
+            "RFC 9112 section 4",
+            "HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nok",
+        ),
+        row(
+            "a status of two digits",
+            "RFC 9112 section 4",
+            "HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nok",
+        ),
+        row(
+            "a status below 100",
+            "RFC 9110 section 15",
+            "HTTP/1.1 099 OK\r\nContent-Length: 2\r\n\r\nok",
+        ),
+        row(
+            "a status with a sign",
+            "RFC 9112 section 4",
+            "HTTP/1.1 +20 OK\r\nContent-Length: 2\r\n\r\nok",
+        ),
         row("a bare LF", "RFC 9112 section 2.2", "HTTP/1.1 200 OK\r\nContent-Length: 2\n\r\nok"),
         row("LF everywhere", "RFC 9112 section 2.2", "HTTP/1.1 200 OK\nContent-Length: 2\n\nok"),
-        row("a bare CR in a value", "RFC 9112 section 2.2", "HTTP/1.1 200 OK\r\nA: b\rContent-Length: 2\r\n\r\nok"),
-        row("a folded field", "RFC 9112 section 5.2", "HTTP/1.1 200 OK\r\nContent-Length:\r\n 2\r\n\r\nok"),
-        row("a blank before a colon", "RFC 9112 section 5.1", "HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok"),
-        row("a NUL in a value", "RFC 9110 section 5.5", "HTTP/1.1 200 OK\r\nA: b\0c\r\nContent-Length: 2\r\n\r\nok"),
-        row("another version", "RFC 9112 section 2.3", "HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+        row(
+            "a bare CR in a value",
+            "RFC 9112 section 2.2",
+            "HTTP/1.1 200 OK\r\nA: b\rContent-Length: 2\r\n\r\nok",
+        ),
+        row(
+            "a folded field",
+            "RFC 9112 section 5.2",
+            "HTTP/1.1 200 OK\r\nContent-Length:\r\n 2\r\n\r\nok",
+        ),
+        row(
+            "a blank before a colon",
+            "RFC 9112 section 5.1",
+            "HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok",
+        ),
+        row(
+            "a NUL in a value",
+            "RFC 9110 section 5.5",
+            "HTTP/1.1 200 OK\r\nA: b\0c\r\nContent-Length: 2\r\n\r\nok",
+        ),
+        row(
+            "another version",
+            "RFC 9112 section 2.3",
+            "HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        ),
         row("HTTP/0.9", "RFC 9112 section 2.3", "hello\r\n\r\n"),
-        row("an empty line first", "RFC 9112 section 2.2", "\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
-        row("101 without being asked", "RFC 9110 section 15.2.2",
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
+        row(
+            "an empty line first",
+            "RFC 9112 section 2.2",
+            "\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        ),
+        row(
+            "101 without being asked",
+            "RFC 9110 section 15.2.2",
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        ),
     ];
-    rows.push(("too many fields", "design section 5", [
-        b"HTTP/1.1 200 OK\r\n".to_vec(), b"A: b\r\n".repeat(129), b"\r\n".to_vec(),
-    ].concat()));
+    rows.push((
+        "too many fields",
+        "design section 5",
+        [b"HTTP/1.1 200 OK\r\n".to_vec(), b"A: b\r\n".repeat(129), b"\r\n".to_vec()].concat(),
+    ));
     rows
 }
 

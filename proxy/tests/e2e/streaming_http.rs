@@ -204,7 +204,10 @@ fn check_while_stopped(proxy: &Proxy, origin: &Origin, state: &State) {
     // A second in which nobody may spin.
     std::thread::sleep(Duration::from_secs(1));
     let spent = proxy.cpu_time() - cpu;
-    assert!(spent < Duration::from_millis(100), "{spent:?} of processor time while all stand still");
+    assert!(
+        spent < Duration::from_millis(100),
+        "{spent:?} of processor time while all stand still"
+    );
     assert_eq!(total(), before, "and nothing has moved");
 }
 

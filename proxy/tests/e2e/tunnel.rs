@@ -446,7 +446,8 @@ on_both_backends! {
 
 /// Version 1 and version 2 of the same header.
 const V1: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.2 4711 443\r\n";
-const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x02\x12\x67\x01\xbb";
+const V2: &[u8] =
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x02\x12\x67\x01\xbb";
 
 /// Writes small pieces with pauses until none is taken any more. Returns how much was.
 fn trickle(stream: &mut TcpStream, piece: usize) -> u64 {
