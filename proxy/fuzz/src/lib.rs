@@ -38,7 +38,7 @@ pub const TARGETS: [Target; 6] = [
 /// Where an input is cut in two: everywhere if it is short, otherwise in places that depend on its
 /// bytes.
 pub fn cuts(input: &[u8]) -> impl Iterator<Item = usize> + use<> {
-    const ALL_UP_TO: usize = 64;
+    const ALL_UP_TO: usize = 128;
     const DRAWN: usize = 6;
     let length = input.len();
     let mut state = input.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, &byte| {

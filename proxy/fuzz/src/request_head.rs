@@ -3,6 +3,7 @@
 //! A head that is accepted says where its body ends exactly once, and what is written from it is
 //! understood in the same way by whoever reads it next.
 
+use ringway::http1::body::Body;
 use ringway::http1::compose::{self, Hop, Line};
 use ringway::http1::request::{self, Fields, RequestHead};
 use ringway::http1::scan::Scanner;
@@ -80,6 +81,7 @@ fn check_against_letters(parsed: &RequestHead<'_>, line: &[u8], stated: &[NameVa
         parsed.fields.iter().map(|field| (field.name.as_bytes(), field.value)).collect();
     assert_eq!(given, stated);
     assert_eq!(Framing::of(&parsed.body), Framing::stated(stated).unwrap_or(Framing::None));
+    assert!(!parsed.is_http10 || !matches!(parsed.body, Body::Chunked(_)), "no coding in 1.0");
     let hosts = stated.iter().filter(|(name, _)| wire::is_one_of(name, &["host"]));
     assert!(hosts.count() <= 1, "two hosts");
     assert!(parsed.is_http10 || !parsed.host.is_empty());

@@ -51,6 +51,8 @@ fn check_against_letters(parsed: &ResponseHead<'_>, head: &[u8]) {
     let given: Vec<NameValue<'_>> =
         parsed.fields.iter().map(|field| (field.name.as_bytes(), field.value)).collect();
     assert_eq!(given, stated);
+    let coded = stated.iter().any(|(name, _)| wire::is_one_of(name, &["transfer-encoding"]));
+    assert!(!coded || line.starts_with(b"HTTP/1.1"), "no coding in 1.0");
     let framing = match (parsed.status, Framing::stated(&stated)) {
         (100..200 | 204 | 304, _) => Framing::None,
         (_, Some(framing)) => framing,
