@@ -7,7 +7,7 @@
 //! equals its default left out.
 //!
 //! # Not here
-//! Reading text ([`load`](crate::load)), and what is wrong with a value (`check`).
+//! Reading text ([`load`](fn@crate::load)), and what is wrong with a value (`check`).
 //!
 //! Memory figures are for each object of the kind; `text` stands for the bytes of the names and
 //! values in it.

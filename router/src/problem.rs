@@ -2,7 +2,7 @@
 //!
 //! A [`Problem`] stands at a line and column of the file and at a path into the model
 //! (`routes[0].rules[1].timeout`). All problems of a file are gathered in one [`Problems`], never
-//! only the first; past [`PROBLEMS_MAX`](crate::limits::PROBLEMS_MAX) they are counted.
+//! only the first; past [`crate::limits::PROBLEMS_MAX`] they are counted.
 //!
 //! # Not here
 //! The name of the file: who read it puts it in front.

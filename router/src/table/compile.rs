@@ -27,7 +27,7 @@ impl Table {
     /// Compiles a configuration.
     ///
     /// # Errors
-    /// Everything that is wrong with it, without lines: [`load`](crate::load) knows those.
+    /// Everything that is wrong with it, without lines: [`load`](fn@crate::load) knows those.
     pub fn compile(config: &Config) -> Result<Table, Problems> {
         let mut sink = Sink::default();
         check::config(config, &mut sink);
