@@ -132,14 +132,18 @@ on_both_backends! {
         let proxy = Proxy::start(backend, &config(origin(CONNECTIONS)));
         let before = resident(&proxy);
         let mut clients = connect(&proxy, "web");
-        clients.iter_mut().for_each(|client| drop(client.send(REQUEST)));
+        for client in &mut clients {
+            client.send(REQUEST);
+        }
         clients.iter_mut().for_each(answer);
         let pooled = || proxy.metric("ringway_upstream_idle_connections");
         eventually("all upstreams are idle", || pooled() as usize == CONNECTIONS);
         let each = bytes_each(&proxy, before);
         println!("{backend:?}: {each} bytes for each idle client and its pooled upstream");
         assert!(each <= 2 * BYTES_MAX, "{each}");
-        clients.iter_mut().for_each(|client| drop(client.send(REQUEST)));
+        for client in &mut clients {
+            client.send(REQUEST);
+        }
         clients.iter_mut().for_each(answer);
         assert_eq!(pooled() as usize, CONNECTIONS, "they were used again");
     }
