@@ -2,9 +2,13 @@
 //!
 //! ```text
 //! Accepted ─▶ prepare: [PROXY header] ─▶ Prepared ─▶ http1::connection | tunnel
+//!                                          ▲               │
+//!                                          └──── Idle ◀─────┘
 //! ```
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 
@@ -15,11 +19,12 @@ use rustix::net::getsockname;
 use std::fmt::Write;
 
 use crate::http1;
+use crate::http1::connection::Connection;
 use crate::io::deadlines::after;
 use crate::io::socket::{Arrival, Socket};
 use crate::outcome::{Cause, Failure};
 use crate::proxy_protocol;
-use crate::shared::Accepted;
+use crate::shared::{Accepted, Instance};
 use crate::sys::block::Block;
 use crate::tunnel;
 use crate::worker::Worker;
@@ -62,7 +67,7 @@ pub enum Prepared {
     /// Requests are read from it.
     Http1 {
         /// The connection.
-        connection: Box<http1::connection::Connection>,
+        connection: Box<Connection>,
         /// What the client has sent already.
         early: Option<Block>,
     },
@@ -71,12 +76,40 @@ pub enum Prepared {
     Tcp(Pin<Box<dyn Future<Output = ()>>>),
 }
 
-/// Serves a connection to its end.
-pub async fn serve(prepared: impl Future<Output = Option<Prepared>>) {
-    let Some(prepared) = prepared.await else { return };
-    match prepared {
+/// A connection between requests, out of the runtime.
+pub struct Idle {
+    /// The socket.
+    pub fd: OwnedFd,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// The listening instance that it came in by.
+    pub instance: Instance,
+    /// Whether a request has come on it.
+    pub served: bool,
+    /// When it is closed if nothing comes, on the clock of `now_ns`.
+    pub due_ns: u64,
+}
+
+impl Idle {
+    /// Takes it up again.
+    #[must_use]
+    pub fn resume(self, worker: &Rc<Worker>) -> Option<Prepared> {
+        let Self { fd, peer, instance, served, .. } = self;
+        let socket = Socket::new(fd, &worker.deadlines).ok()?;
+        let (worker, served) = (Rc::clone(worker), Cell::new(served));
+        let connection = Box::new(Connection { worker, socket, peer, instance, served });
+        Some(Prepared::Http1 { connection, early: None })
+    }
+}
+
+/// Serves a connection until it is to be parked, or to its end.
+pub async fn serve(prepared: impl Future<Output = Option<Prepared>>) -> Option<Idle> {
+    match prepared.await? {
         Prepared::Http1 { connection, early } => http1::connection::serve(connection, early).await,
-        Prepared::Tcp(tunnel) => tunnel.await,
+        Prepared::Tcp(tunnel) => {
+            tunnel.await;
+            None
+        }
     }
 }
 
@@ -90,9 +123,8 @@ pub async fn prepare(worker: Rc<Worker>, accepted: Accepted) -> Option<Prepared>
     };
     let config = snapshot.running.table.listener(listener);
     let protocol = config.protocol;
-    let over = config
-        .max_connections
-        .is_some_and(|most| worker.open_of(instance) > u64::from(most));
+    let over =
+        config.max_connections.is_some_and(|most| worker.open_of(instance) > u64::from(most));
     if over {
         refuse(&worker, socket, protocol).await;
         return None;
@@ -116,7 +148,8 @@ pub async fn prepare(worker: Rc<Worker>, accepted: Accepted) -> Option<Prepared>
     }
     Some(match protocol {
         Protocol::Http1 => {
-            let connection = Box::new(http1::connection::Connection { worker, socket, peer, instance });
+            let served = Cell::new(false);
+            let connection = Box::new(Connection { worker, socket, peer, instance, served });
             Prepared::Http1 { connection, early }
         }
         Protocol::Tcp => {
@@ -145,10 +178,7 @@ async fn refuse(worker: &Rc<Worker>, socket: Socket, protocol: Protocol) {
 type Header = (Option<(SocketAddr, SocketAddr)>, Block);
 
 /// Reads the PROXY header, and what came behind it.
-async fn proxy_header(
-    socket: &Socket,
-    timeout: std::time::Duration,
-) -> Result<Header, Failure> {
+async fn proxy_header(socket: &Socket, timeout: std::time::Duration) -> Result<Header, Failure> {
     let due_ns = after(now_ns(), timeout);
     let mut block = Block::small();
     loop {

@@ -72,6 +72,15 @@ pub const ABORT_WATCH_DELAY: Duration = Duration::from_secs(1);
 /// Grain of all deadlines.
 pub const DEADLINE_GRAIN: Duration = Duration::from_millis(5);
 
+/// Parked connections woken per turn.
+pub const PARKED_WOKEN_PER_TURN: usize = 64;
+/// Rest between two looks for parked connections that are due.
+pub const PARKED_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// So many connections go quiet before free memory is given back to the system.
+pub const PARKED_BEFORE_TRIM: usize = 256;
+/// And so long it waits for more of them.
+pub const TRIM_DELAY: Duration = Duration::from_millis(500);
+
 /// Connections taken per turn of an accept loop.
 pub const ACCEPTS_PER_TURN: usize = 16;
 /// Length of a listener's queue in the kernel.

@@ -179,11 +179,9 @@ pub async fn run(
     let forth_ended = |end| settle(end, TunnelEnd::DownstreamBroken, TunnelEnd::UpstreamBroken);
     let back_ended = |end| settle(end, TunnelEnd::UpstreamBroken, TunnelEnd::DownstreamBroken);
     let (carried_forth, carried_back) = (pin!(forth.carry(early)), pin!(back.carry(late)));
-    let (forth_end, back_end) = race::both(carried_forth, carried_back, |first| {
-        match first {
-            Either::Left(end) => forth_ended(*end),
-            Either::Right(end) => back_ended(*end),
-        }
+    let (forth_end, back_end) = race::both(carried_forth, carried_back, |first| match first {
+        Either::Left(end) => forth_ended(*end),
+        Either::Right(end) => back_ended(*end),
     })
     .await;
     // What the first to end did to the other is not the other's fault.

@@ -7,13 +7,14 @@
 //!    ▲          │ a second of silence        └─▶ lingering ─▶ closed
 //!    └──────────┘
 //! ```
-//! A parked connection owns no block and no task but this small one: it waits for readiness.
+//! A parked connection owns no block and no task: it waits in the worker's `parking` lot.
 //!
 //! # Invariants
 //! - Requests are answered in the order in which they came.
 //! - After an answer that ends the connection, input is still taken for a while: closing with
 //!   input unread sends RST, which can overtake the answer.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use super::answer;
 use super::compose::Persistence;
 use super::exchange::{self, Flow};
 use super::scan::{Scan, ScanFault, Scanner};
-use crate::connection::Peer;
+use crate::connection::{Idle, Peer};
 use crate::io::deadlines::after;
 use crate::io::socket::{Arrival, Socket};
 use crate::limits::{LINGER_BYTES_MAX, LINGER_TIME, QUIET_TIME};
@@ -44,6 +45,8 @@ pub struct Connection {
     pub peer: Peer,
     /// The listening instance that it came in by.
     pub instance: Instance,
+    /// Whether a request has come on it.
+    pub served: Cell<bool>,
 }
 
 /// Why a connection is not active any more.
@@ -62,20 +65,25 @@ enum Awaited {
     Fault(Failure),
 }
 
-/// Serves a connection to its end. `early` are bytes that have come already.
-pub async fn serve(connection: Box<Connection>, mut early: Option<Block>) {
-    let mut requests = 0;
+/// Serves a connection until it is to be parked, or to its end. `early` are bytes that have come
+/// already.
+pub async fn serve(connection: Box<Connection>, mut early: Option<Block>) -> Option<Idle> {
     loop {
         let input = early.take().unwrap_or_else(Block::small);
-        // Elsewhere, so that a parked connection does not carry the room of an active one.
-        match Mapped::pin(connection.active(input, &mut requests)).await {
-            Pause::Closed => return,
-            Pause::Quiet if connection.worker.closing_idle() => return,
+        // On pages of its own: many are active for a moment, and few for long.
+        match Mapped::pin(connection.active(input)).await {
+            Pause::Closed => return None,
+            Pause::Quiet if connection.worker.closing_idle() => return None,
             Pause::Quiet => {}
         }
-        let due_ns = after(now_ns(), connection.patience(requests == 0));
+        let due_ns = after(now_ns(), connection.patience(!connection.served.get()));
+        if let Ok(fd) = connection.socket.duplicate() {
+            let Connection { peer, instance, served, .. } = *connection;
+            return Some(Idle { fd, peer, instance, served: served.get(), due_ns });
+        }
+        // No descriptor to be had: it waits where it is.
         if !matches!(connection.socket.idle_until(due_ns).await, Ok(true)) {
-            return;
+            return None;
         }
     }
 }
@@ -100,12 +108,12 @@ impl Connection {
     }
 
     /// Serves requests until a second of silence, or the end.
-    async fn active(&self, input: Block, requests: &mut u64) -> Pause {
+    async fn active(&self, input: Block) -> Pause {
         let mut input = input;
         loop {
             match self.await_head(input).await {
                 Awaited::Head { input: block, start, end } => {
-                    *requests += 1;
+                    self.served.set(true);
                     match exchange::run(self, block, start..end).await {
                         Flow::Next(block) => input = block,
                         Flow::Close => return Pause::Closed,

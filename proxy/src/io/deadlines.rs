@@ -118,6 +118,11 @@ impl Deadlines {
         self.next_due_ns.set(next);
     }
 
+    /// Gives back the room of sockets that are gone.
+    pub fn shrink(&self) {
+        self.entries.borrow_mut().shrink_to_fit();
+    }
+
     /// Lets every idle wait end as if its deadline had passed.
     pub fn expire_idle(&self) {
         for (_, entry) in self.entries.borrow_mut().iter_mut() {

@@ -9,9 +9,9 @@
 pub mod backend;
 pub mod deadlines;
 pub mod listen;
+pub mod notify;
 pub mod pipe;
 pub mod race;
-pub mod notify;
 pub mod socket;
 pub mod splice;
 pub mod turn;

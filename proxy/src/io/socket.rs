@@ -85,7 +85,9 @@ impl Socket {
         }
         let socket = Self::new(fd, deadlines)?;
         let due = after(now_ns(), timeout);
-        match race::first(pin!(socket.stream.writable()), pin!(socket.sending.wait_until(due))).await {
+        match race::first(pin!(socket.stream.writable()), pin!(socket.sending.wait_until(due)))
+            .await
+        {
             Either::Left(ready) => ready?,
             Either::Right(()) => return Err(io::ErrorKind::TimedOut.into()),
         }
@@ -267,13 +269,17 @@ impl Socket {
     /// Looks at what has arrived without taking it: one system call.
     #[must_use]
     pub fn glimpse(&self) -> Glimpse {
-        let mut byte = [0u8; 1];
-        match rustix::net::recv(self.fd(), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-            Ok((0, _)) => Glimpse::End,
-            Ok(_) => Glimpse::Bytes,
-            Err(Errno::AGAIN | Errno::INTR) => Glimpse::Nothing,
-            Err(_) => Glimpse::Broken,
-        }
+        glimpse(self.fd())
+    }
+
+    /// The connection once more, for when this socket is dropped but the connection lives on.
+    ///
+    /// monoio's own way to get a descriptor back panics while an operation holds it.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        Ok(rustix::io::fcntl_dupfd_cloexec(self.fd(), 0)?)
     }
 
     /// Says that no more will be sent (FIN).
@@ -296,6 +302,18 @@ impl Socket {
     /// Shuts both directions down: pending operations end.
     pub fn shutdown(&self) {
         let _ = rustix::net::shutdown(self.fd(), Shutdown::Both);
+    }
+}
+
+/// [`Socket::glimpse`] on a bare descriptor.
+#[must_use]
+pub fn glimpse(fd: BorrowedFd<'_>) -> Glimpse {
+    let mut byte = [0u8; 1];
+    match rustix::net::recv(fd, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((0, _)) => Glimpse::End,
+        Ok(_) => Glimpse::Bytes,
+        Err(Errno::AGAIN | Errno::INTR) => Glimpse::Nothing,
+        Err(_) => Glimpse::Broken,
     }
 }
 

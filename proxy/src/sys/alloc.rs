@@ -20,6 +20,22 @@ pub fn allocations() -> u64 {
     ALLOCATIONS.with(Cell::get)
 }
 
+/// Has the allocator return whole free pages to the system, wherever they lie. It takes as long as
+/// there are free pieces to look at.
+#[cfg(target_env = "gnu")]
+pub fn give_back_free_memory() {
+    unsafe extern "C" {
+        fn malloc_trim(pad: usize) -> std::ffi::c_int;
+    }
+    // SAFETY: `malloc_trim(3)` may be called at any time from any thread; it moves nothing that is
+    // in use.
+    unsafe { malloc_trim(0) };
+}
+
+/// Allocators other than glibc's decide by themselves.
+#[cfg(not(target_env = "gnu"))]
+pub fn give_back_free_memory() {}
+
 fn count() {
     // A thread that is being torn down may allocate after its locals are gone: not counted.
     let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));

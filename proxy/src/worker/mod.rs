@@ -10,6 +10,7 @@
 pub mod accept;
 pub mod date;
 pub mod mailbox;
+pub mod parking;
 pub mod placement;
 pub mod pool;
 
@@ -29,7 +30,9 @@ use ringway_router::ListenerId;
 use self::accept::{Listening, accept_loop};
 use self::date::DateCache;
 use self::mailbox::Message;
+use self::parking::Lot;
 use self::pool::Pool;
+use crate::connection::{Idle, Prepared};
 use crate::io::backend;
 use crate::io::deadlines::Deadlines;
 use crate::io::notify::Notify;
@@ -48,6 +51,8 @@ pub struct Worker {
     pub shard: Arc<Shard>,
     /// Its sockets' deadlines.
     pub deadlines: Rc<Deadlines>,
+    /// Its connections from clients that have nothing to do.
+    pub lot: Lot,
     /// Its idle connections to endpoints.
     pub pool: Rc<Pool>,
     /// The current second, in the form of HTTP.
@@ -93,14 +98,16 @@ impl Snapshot {
 }
 
 impl Worker {
-    fn new(id: usize, shared: Arc<Shared>) -> Rc<Self> {
+    fn new(id: usize, shared: Arc<Shared>) -> io::Result<Rc<Self>> {
         let shard = Arc::clone(&shared.seats[id].shard);
         let running = Snapshot::new(shared.current());
         shard.generation.set(running.running.generation.cast_signed());
-        Rc::new(Self {
+        let deadlines = Deadlines::new();
+        Ok(Rc::new(Self {
             id,
-            deadlines: Deadlines::new(),
-            pool: Rc::new(Pool::new(Arc::clone(&shard))),
+            lot: Lot::new(&deadlines)?,
+            pool: Rc::new(Pool::new(Arc::clone(&shard), Rc::clone(&deadlines))),
+            deadlines,
             date: DateCache::default(),
             scratch: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
@@ -109,7 +116,7 @@ impl Worker {
             close_idle: Cell::new(false),
             shard,
             shared,
-        })
+        }))
     }
 
     /// 64 random bits; not for secrets.
@@ -176,7 +183,8 @@ impl Worker {
 
     fn listen(self: &Rc<Self>, instance: Instance, series: u32, fd: std::os::fd::OwnedFd) {
         let closing = Rc::new(Notify::default());
-        let state = InstanceState { series, open: 0, last: None, closing: Some(Rc::clone(&closing)) };
+        let state =
+            InstanceState { series, open: 0, last: None, closing: Some(Rc::clone(&closing)) };
         self.instances.borrow_mut().insert(instance, state);
         monoio::spawn(accept_loop(Rc::clone(self), fd, Listening { instance, series, closing }));
     }
@@ -205,6 +213,7 @@ impl Worker {
             Message::CloseIdle => {
                 self.close_idle.set(true);
                 self.pool.clear();
+                self.lot.clear();
                 self.deadlines.expire_idle();
             }
         }
@@ -214,7 +223,9 @@ impl Worker {
     fn forget_instances(&self) {
         let running = Rc::clone(&self.running.borrow());
         self.instances.borrow_mut().retain(|instance, state| {
-            state.open > 0 || state.closing.is_some() || running.running.listener(*instance).is_some()
+            state.open > 0
+                || state.closing.is_some()
+                || running.running.listener(*instance).is_some()
         });
     }
 }
@@ -252,30 +263,40 @@ impl Drop for Guest {
     }
 }
 
-/// Starts a task for a connection.
+/// Starts a task for a connection that was accepted.
 fn serve(worker: &Rc<Worker>, accepted: Accepted) {
     let guest = Guest::new(worker, accepted.instance);
-    // The task of a parked connection is little more than what it waits for: what comes before
-    // lives elsewhere, and nothing is held twice, as argument and as local.
-    let prepared = Mapped::pin(crate::connection::prepare(Rc::clone(worker), accepted));
+    // On pages of its own: what comes before the first request is of no use afterwards.
+    spawn(Mapped::pin(crate::connection::prepare(Rc::clone(worker), accepted)), guest);
+}
+
+/// Starts a task for a connection that was parked.
+fn resume(idle: Idle, guest: Guest) {
+    let prepared = idle.resume(&guest.worker);
+    spawn(std::future::ready(prepared), guest);
+}
+
+fn spawn(prepared: impl Future<Output = Option<Prepared>> + 'static, guest: Guest) {
     monoio::spawn(async move {
         let task = pin!(crate::connection::serve(prepared));
-        guarded(&guest.worker, task).await;
-        drop(guest);
+        if let Some(idle) = guarded(&guest.worker, task).await.flatten() {
+            let worker = Rc::clone(&guest.worker);
+            worker.lot.park(idle, guest);
+        }
     });
 }
 
 /// Runs `task`; a panic in it is counted and goes no further.
-async fn guarded(worker: &Worker, mut task: Pin<&mut impl Future<Output = ()>>) {
-    poll_fn(|context| {
-        let polled = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context)));
-        polled.unwrap_or_else(|_| {
+async fn guarded<T>(worker: &Worker, mut task: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context))) {
+        Ok(polled) => polled.map(Some),
+        Err(_) => {
             worker.shard.panics.increment();
             worker.shard.record_cause(crate::outcome::Cause::Internal);
-            Poll::Ready(())
-        })
+            Poll::Ready(None)
+        }
     })
-    .await;
+    .await
 }
 
 /// The life of a worker's thread. It does not return: a runtime with operations in flight must
@@ -286,10 +307,11 @@ async fn guarded(worker: &Worker, mut task: Pin<&mut impl Future<Output = ()>>) 
 pub fn run(id: usize, shared: Arc<Shared>) -> io::Result<()> {
     let backend = shared.backend;
     backend::block_on(backend, async move {
-        let worker = Worker::new(id, shared);
+        let worker = Worker::new(id, shared)?;
         worker.shard.thread.set(i64::from(rustix::thread::gettid().as_raw_nonzero().get()));
         monoio::spawn(Rc::clone(&worker.deadlines).sweep_forever());
         monoio::spawn(Rc::clone(&worker.pool).evict_forever());
+        monoio::spawn(parking::attend(Rc::clone(&worker)));
         let mailbox = &worker.shared.seats[id].mailbox;
         let event = Stream::new(mailbox.event()?)?;
         loop {

@@ -5,6 +5,7 @@
 //! - Bytes or an end seen on an idle connection take it out: what comes without a request belongs
 //!   to no exchange.
 //! - Last in, first out: under light load the surplus grows old and is closed.
+//! - What has been idle for long is a descriptor and nothing else.
 //!
 //! # Not here
 //! The retry when a connection dies just as it is used: `http1::exchange`.
@@ -12,6 +13,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +21,47 @@ use std::time::Duration;
 use ringway_router::EndpointSlot;
 use ringway_stats::clock::now_ns;
 
-use crate::io::deadlines::after;
+use crate::io::deadlines::{Deadlines, after};
 use crate::io::notify::Notify;
-use crate::io::socket::{Glimpse, Socket};
-use crate::limits::POOLED_UPSTREAMS_MAX;
+use crate::io::socket::{self, Glimpse, Socket};
+use crate::limits::{POOLED_UPSTREAMS_MAX, QUIET_TIME};
 use crate::recorder::Shard;
 
+/// A pooled connection's socket.
+enum Kept {
+    /// As it was used last: the next exchange allocates nothing.
+    Ready(Socket),
+    /// Out of the runtime, because it was idle for long: the descriptor is all there is.
+    Resting(OwnedFd),
+}
+
+impl Kept {
+    fn glimpse(&self) -> Glimpse {
+        match self {
+            Self::Ready(socket) => socket.glimpse(),
+            Self::Resting(fd) => socket::glimpse(fd.as_fd()),
+        }
+    }
+
+    /// Lets go of all but the descriptor. Without another to be had it stays as it is.
+    fn rest(&mut self) {
+        if let Self::Ready(socket) = self
+            && let Ok(fd) = socket.duplicate()
+        {
+            *self = Self::Resting(fd);
+        }
+    }
+
+    fn wake(self, deadlines: &Rc<Deadlines>) -> Option<Socket> {
+        match self {
+            Self::Ready(socket) => Some(socket),
+            Self::Resting(fd) => Socket::new(fd, deadlines).ok(),
+        }
+    }
+}
+
 struct Pooled {
-    socket: Socket,
+    socket: Kept,
     address: SocketAddr,
     since_ns: u64,
     until_ns: u64,
@@ -38,6 +73,7 @@ pub struct Pool {
     shelves: RefCell<Vec<VecDeque<Pooled>>>,
     total: Cell<usize>,
     filled: Notify,
+    deadlines: Rc<Deadlines>,
     shard: Arc<Shard>,
 }
 
@@ -47,13 +83,9 @@ const EVICTION_INTERVAL: Duration = Duration::from_millis(200);
 impl Pool {
     /// An empty pool that counts in `shard`.
     #[must_use]
-    pub fn new(shard: Arc<Shard>) -> Self {
-        Self {
-            shelves: RefCell::default(),
-            total: Cell::new(0),
-            filled: Notify::default(),
-            shard,
-        }
+    pub fn new(shard: Arc<Shard>, deadlines: Rc<Deadlines>) -> Self {
+        let (shelves, filled) = (RefCell::default(), Notify::default());
+        Self { shelves, total: Cell::new(0), filled, deadlines, shard }
     }
 
     /// An open connection to the endpoint at `address`.
@@ -70,8 +102,8 @@ impl Pool {
             let usable = pooled.address == address
                 && now < pooled.until_ns
                 && pooled.socket.glimpse() == Glimpse::Nothing;
-            if usable {
-                return Some(pooled.socket);
+            if usable && let Some(socket) = pooled.socket.wake(&self.deadlines) {
+                return Some(socket);
             }
             self.closed();
         }
@@ -99,7 +131,7 @@ impl Pool {
         }
         let since_ns = now_ns();
         let until_ns = after(since_ns, idle);
-        shelf.push_back(Pooled { socket, address, since_ns, until_ns });
+        shelf.push_back(Pooled { socket: Kept::Ready(socket), address, since_ns, until_ns });
         self.count(1);
         self.filled.notify();
     }
@@ -121,10 +153,10 @@ impl Pool {
         let now = now_ns();
         let interval = EVICTION_INTERVAL.as_nanos() as u64;
         for shelf in self.shelves.borrow_mut().iter_mut() {
-            shelf.retain(|pooled| {
+            shelf.retain_mut(|pooled| {
                 let settled = now.saturating_sub(pooled.since_ns) >= interval;
-                if settled {
-                    pooled.socket.receiving().rest();
+                if now.saturating_sub(pooled.since_ns) >= QUIET_TIME.as_nanos() as u64 {
+                    pooled.socket.rest();
                 }
                 let keep = now < pooled.until_ns
                     && !(settled && pooled.socket.glimpse() != Glimpse::Nothing);

@@ -14,6 +14,7 @@ on_both_backends! {
         let proxy = Proxy::start(backend, &origin.config());
         let mut first = proxy.client("web");
         assert_eq!(first.get("/").status, 200);
+        proxy.settle();
         leave_descriptors(proxy.pid(), 4);
         // The kernel takes them in; four of them the proxy can take, and the admin one not.
         let mut waiting: Vec<Client> = (0..50).map(|_| proxy.client("web")).collect();
@@ -40,6 +41,7 @@ on_both_backends! {
         let proxy = Proxy::start(backend, &origin.config());
         let mut first = proxy.client("web");
         assert_eq!(first.get("/").status, 200);
+        proxy.settle();
         leave_descriptors(proxy.pid(), 0);
         let mut second = proxy.client("web");
         second.send("GET /second HTTP/1.1\r\nHost: a\r\n\r\n");

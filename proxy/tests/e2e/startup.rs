@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -46,11 +47,14 @@ assert libc.prctl(22, 2, ctypes.c_char_p(fprog), 0, 0) == 0, os.strerror(ctypes.
 os.execv(sys.argv[1], sys.argv[1:])
 "#;
 
-fn forbidden(folder: &std::path::Path, arguments: &[&str]) -> Command {
+fn forbidden(folder: &Path, arguments: &[&str]) -> Command {
     let script = folder.join("forbid.py");
     fs::write(&script, FORBID_IO_URING).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = Command::new("python3");
+    // The system's own starts at once; one in a user's path may be a script that looks for one.
+    let python = ["/usr/bin/python3", "python3"];
+    let python = python.into_iter().find(|path| Path::new(path).exists()).unwrap_or("python3");
+    let mut command = Command::new(python);
     command.arg(script).arg(binary()).args(arguments);
     command
 }

@@ -326,6 +326,7 @@ on_both_backends! {
         let ends = Ends::start(backend);
         let mut pair = ends.connect();
         pair.greet();
+        ends.proxy.settle();
         leave_descriptors(ends.proxy.pid(), 0);
         let bulk = sending(&pair.client, 9, 16 * MIB);
         read_pattern(&mut pair.server, 9, 16 * MIB);

@@ -156,6 +156,16 @@ impl Proxy {
         self.log.lock().unwrap().clone()
     }
 
+    /// Waits until the admin and control threads have what they need: the line that says the proxy
+    /// is up may come before.
+    pub fn settle(&self) {
+        super::eventually("the admin interface answers", || {
+            std::net::TcpStream::connect(self.admin).is_ok()
+        });
+        assert_eq!(self.admin("/ready").0, 200);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+
     /// Sends a signal to the proxy.
     pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
