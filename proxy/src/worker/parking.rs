@@ -30,9 +30,7 @@ use super::{Guest, Worker, resume};
 use crate::connection::Idle;
 use crate::io::deadlines::{Alarm, Deadlines, after};
 use crate::io::race;
-use crate::limits::{
-    PARKED_BEFORE_TRIM, PARKED_LOOK_INTERVAL, PARKED_WOKEN_PER_TURN, TRIM_DELAY,
-};
+use crate::limits::{PARKED_BEFORE_TRIM, PARKED_LOOK_INTERVAL, PARKED_WOKEN_PER_TURN, TRIM_DELAY};
 use crate::sys::alloc;
 use crate::sys::stream::Stream;
 

@@ -91,7 +91,8 @@ impl Pool {
     /// An open connection to the endpoint at `address`.
     ///
     /// It is looked at first, however short it was idle: a system call (0.4 us here) that keeps a
-    /// second response, which may follow the first by microseconds, from answering the next request.
+    /// second response, which may follow the first by microseconds, from answering the next
+    /// request.
     #[must_use]
     pub fn take(&self, slot: EndpointSlot, address: SocketAddr) -> Option<Socket> {
         let mut shelves = self.shelves.borrow_mut();

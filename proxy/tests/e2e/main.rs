@@ -9,14 +9,14 @@
 #[macro_use]
 mod support;
 
-mod reload;
-mod cli;
 mod admin;
 mod basics;
+mod cli;
 mod http1;
 mod idle;
 mod overload;
 mod pool;
+mod reload;
 mod resets;
 mod smuggling;
 mod startup;

@@ -15,9 +15,10 @@ use crate::support::{Backend, Origin, Proxy, eventually};
 const MIB: u64 = 1 << 20;
 const KIB: u64 = 1 << 10;
 /// Exchanges that are stopped at the same time.
-const STOPPED: usize = 20;
-/// What every body has: far more than all buffers on its way.
-const BODY: u64 = 32 * MIB;
+const STOPPED: usize = 8;
+/// What every body has: more than all buffers on its way, of which the kernel lets the largest grow
+/// to 32 MiB here (tcp_rmem).
+const BODY: u64 = 64 * MIB;
 /// What the proxy itself may hold of one body.
 const HELD: u64 = 256 * KIB;
 /// Chunks of a chunked body: small ones and one that is spliced.
@@ -179,13 +180,14 @@ fn check_while_stopped(proxy: &Proxy, origin: &Origin, state: &State) {
     let total = || state.taken.iter().map(|taken| taken.load(Ordering::Relaxed)).sum::<u64>();
     eventually("all have begun", || state.begun.load(Ordering::Relaxed) == STOPPED as u64);
     let mut before = u64::MAX;
+    let mut still = 0;
     eventually("nothing moves", || {
         let now = total();
-        let still = now == before && now > 0;
+        still = if now == before && now > 0 { still + 1 } else { 0 };
         before = now;
-        // Two looks that are far enough apart to tell.
+        // Looks that are far enough apart to tell, on a machine that may be busy with others.
         std::thread::sleep(Duration::from_millis(300));
-        still
+        still == 4
     });
     for (exchange, taken) in state.taken.iter().enumerate() {
         let taken = taken.load(Ordering::Relaxed);

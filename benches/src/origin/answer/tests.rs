@@ -1,3 +1,5 @@
+//! What the origin answers, by path.
+
 use super::*;
 use crate::limits::HEADERS_MAX;
 
