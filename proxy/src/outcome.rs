@@ -77,6 +77,7 @@ causes! {
     HeadGrowth "head_growth" Local 431 "the head does not fit with what the route adds to it",
     Overloaded "overloaded" Local 503 "the listener is at its limit of connections",
     Descriptors "descriptors" Local 503 "the proxy is out of file descriptors",
+    TunnelIdle "tunnel_idle" Local 504 "neither side of the tunnel sent anything for the idle time",
     Internal "internal" Local 500 "the proxy failed on this request",
     ConnectFailed "connect_failed" Upstream 503 "the connection to the upstream failed",
     ConnectTimeout "connect_timeout" Upstream 503 "the upstream did not accept the connection in time",

@@ -81,8 +81,8 @@ pub fn run(options: Options) -> Result<(), StartError> {
         let _ = shared.seats[delivery.worker].mailbox.post(delivery.message);
     }
     admin::start(admin_listener, &shared, &reloader)?;
-    announce(&shared, &reloader, admin_address);
     placement.start(&shared)?;
+    announce(&shared, &reloader, admin_address);
     calibrate_clock()?;
     control::run(reloader, &shared)?;
     Ok(())

@@ -74,7 +74,7 @@ impl TunnelEnd {
             Self::Finished => None,
             Self::DownstreamBroken => Some(Cause::ClientReset),
             Self::UpstreamBroken => Some(Cause::UpstreamReset),
-            Self::Idle => Some(Cause::UpstreamStalled),
+            Self::Idle => Some(Cause::TunnelIdle),
         }
     }
 }

@@ -58,14 +58,10 @@ pub fn start(listener: TcpListener, shared: &Arc<Shared>, reloader: &Reloader) -
         started_ns: ringway_stats::clock::now_ns(),
         busy: Mutex::default(),
     });
+    // Made here, so that a system that refuses it is noticed before the start is announced.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let builder = std::thread::Builder::new().name("ringway-admin".into());
-    builder.spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        match runtime {
-            Ok(runtime) => runtime.block_on(serve(listener, admin)),
-            Err(error) => tracing::error!(%error, "the admin interface cannot start"),
-        }
-    })?;
+    builder.spawn(move || runtime.block_on(serve(listener, admin)))?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@
 //!
 //! # Invariants
 //! - A parked connection owes nothing and is owed nothing: no byte of a request has come.
-//! - It counts as open: its [`Guest`] is kept with it.
+//! - It counts as open: its guest is kept with it.
 //! - A descriptor leaves the set before it is used or closed.
 //!
 //! # Not here
