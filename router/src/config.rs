@@ -112,8 +112,8 @@ pub struct ListenerConfig {
     /// each.
     #[serde(serialize_with = "optional_milliseconds", skip_serializing_if = "is_default")]
     pub idle_timeout: Option<Duration>,
-    /// Connections open at once over all workers; one more is answered 503 (`http1`) or reset (`tcp`).
-    /// Default unlimited. Raising it allows that many more file descriptors and buffers.
+    /// Connections open at once over all workers; one more is answered 503 (`http1`) or reset
+    /// (`tcp`). Default unlimited. Raising it allows that many more file descriptors and buffers.
     #[serde(skip_serializing_if = "is_default")]
     pub max_connections: Option<u32>,
 }
