@@ -340,7 +340,6 @@ impl Exchange<'_> {
             idle: rule.idle_timeout(),
             deadline_ns: self.deadline_ns(forward),
             first_byte_ns: Cell::new(0),
-            status: Cell::new(0),
         }
     }
 

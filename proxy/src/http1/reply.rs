@@ -45,8 +45,6 @@ pub struct Reply<'a> {
     pub deadline_ns: u64,
     /// When the first byte came; 0 before.
     pub first_byte_ns: Cell<u64>,
-    /// The status sent to the client; 0 before.
-    pub status: Cell<u16>,
 }
 
 /// A response that went over whole.
@@ -147,7 +145,6 @@ impl Reply<'_> {
                 }
                 Step::Final { status, start } => {
                     block.consume(end);
-                    self.status.set(status);
                     return self.send(status, start, (block, out), uploaded).await;
                 }
             }
