@@ -17,13 +17,16 @@ fn spread(at: usize, below: u64) -> u64 {
     ((at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % below
 }
 
-/// An origin that closes a connection once it was idle for 1 to 20 ms, and keeps the request ids
-/// that it has seen.
+/// An origin that closes a connection once it was idle for 1 to 20 ms after an answer, and keeps
+/// the request ids that it has seen.
 fn impatient(seen: Arc<Mutex<Vec<String>>>) -> Origin {
     Origin::connections(move |stream, number| {
         let mut reader = Client::over(stream);
         for turn in 0.. {
-            let patience = Duration::from_millis(1 + spread(number * 31 + turn, 20));
+            let patience = match turn {
+                0 => Duration::from_secs(10),
+                _ => Duration::from_millis(1 + spread(number * 31 + turn, 20)),
+            };
             reader.stream.set_read_timeout(Some(patience)).unwrap();
             let Some((head, _)) = read_request(&mut reader) else { return };
             seen.lock().unwrap().push(head.split(' ').nth(1).unwrap().to_owned());
@@ -34,17 +37,20 @@ fn impatient(seen: Arc<Mutex<Vec<String>>>) -> Origin {
     })
 }
 
-/// Has four clients send 1000 requests each with pauses of up to 20 ms between some, and returns
-/// how many were answered with another status than 200.
-fn pester(proxy: &Proxy, request: impl Fn(usize) -> String + Sync) -> usize {
+/// Requests that one client sends to an [`impatient`] origin.
+const REQUESTS: usize = 1000;
+
+/// Has `clients` send [`REQUESTS`] each with pauses of up to 20 ms between some, and returns how
+/// many were answered with another status than 200.
+fn pester(proxy: &Proxy, clients: usize, request: impl Fn(usize) -> String + Sync) -> usize {
     let failures = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for client_number in 0..4 {
+        for client_number in 0..clients {
             let (failures, request) = (&failures, &request);
             scope.spawn(move || {
                 let mut client = proxy.client("web");
-                for number in 0..1000 {
-                    let id = client_number * 1000 + number;
+                for number in 0..REQUESTS {
+                    let id = client_number * REQUESTS + number;
                     if number % 5 == 0 {
                         // The pause is the subject: it races with the origin's.
                         std::thread::sleep(Duration::from_micros(spread(id, 20_000)));
@@ -64,9 +70,9 @@ on_both_backends! {
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
         let origin = impatient(Arc::clone(&seen));
         let proxy = Proxy::start(backend, &origin.config());
-        let failures = pester(&proxy, |id| format!("GET /{id} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        assert_eq!(failures, 0);
-        assert!(origin.accepted() > 20, "connections were closed: {}", origin.accepted());
+        let failures = pester(&proxy, 100, |id| format!("GET /{id} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(failures, 0, "of 100 000");
+        assert!(origin.accepted() > 1000, "connections were closed: {}", origin.accepted());
         assert!(proxy.metric("ringway_upstream_reused_total") > 1000.0, "and used again");
     }
 
@@ -74,7 +80,7 @@ on_both_backends! {
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
         let origin = impatient(Arc::clone(&seen));
         let proxy = Proxy::start(backend, &origin.config());
-        let failures = pester(&proxy, |id| {
+        let failures = pester(&proxy, 4, |id| {
             format!("POST /{id} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
         });
         let mut ids = seen.lock().unwrap().clone();

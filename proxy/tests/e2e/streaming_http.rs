@@ -1,11 +1,14 @@
 //! Large bodies and readers that stop: what is not read at one end is not taken at the other.
+//!
+//! A hundred readers stop for ten seconds before a hundred bodies of 1 GiB. Then one body is read
+//! whole and compared, and the other connections are dropped where they stand.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 
@@ -15,14 +18,18 @@ use crate::support::{Backend, Origin, Proxy, eventually};
 const MIB: u64 = 1 << 20;
 const KIB: u64 = 1 << 10;
 /// Exchanges that are stopped at the same time.
-const STOPPED: usize = 8;
-/// What every body has: more than all buffers on its way, of which the kernel lets the largest grow
-/// to 32 MiB here (tcp_rmem).
-const BODY: u64 = 64 * MIB;
+const STOPPED: usize = 100;
+/// For how long.
+const STOP: Duration = Duration::from_secs(10);
+/// What every body has.
+const BODY: u64 = 1024 * MIB;
 /// What the proxy itself may hold of one body.
 const HELD: u64 = 256 * KIB;
+/// Resident memory of the proxy with all of them stopped.
+const RESIDENT: u64 = 64 * MIB;
 /// Chunks of a chunked body: small ones and one that is spliced.
-const CHUNKS: [u64; 4] = [1, 1000, 16 * KIB, 1000 * KIB];
+const CHUNKS: [u64; 4] = [1, 1000, 16 * KIB, CHUNK_MAX];
+const CHUNK_MAX: u64 = 1000 * KIB;
 
 /// How the body is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +47,17 @@ impl Framing {
     }
 }
 
-/// Byte number `at` of body `seed`.
-fn byte(seed: u64, at: u64) -> u8 {
-    ((at * 31 + at / 251 + seed * 7) % 256) as u8
+/// After so many bytes a body repeats itself: the least common multiple of 256 and 251 * 256.
+const PERIOD: usize = 251 * 256;
+
+/// `size` bytes of body `seed` from byte `at`, at most [`CHUNK_MAX`].
+fn bytes(seed: u64, at: u64, size: u64) -> &'static [u8] {
+    static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let byte = |at: u64| ((at * 31 + at / 251) % 256) as u8;
+        (0..PERIOD as u64 + CHUNK_MAX).map(byte).collect()
+    });
+    let from = ((at + seed * 7) % PERIOD as u64) as usize;
+    &PATTERN[from..from + size as usize]
 }
 
 /// Everything of body `seed`, framed, in pieces.
@@ -61,7 +76,7 @@ fn pieces(framing: Framing, seed: u64) -> impl Iterator<Item = Vec<u8>> {
         if framing == Framing::Chunked {
             write!(piece, "{size:x}\r\n").unwrap();
         }
-        piece.extend((at..at + size).map(|at| byte(seed, at)));
+        piece.extend(bytes(seed, at, size));
         if framing == Framing::Chunked {
             piece.extend(b"\r\n");
         }
@@ -70,8 +85,8 @@ fn pieces(framing: Framing, seed: u64) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-/// Writes body `seed`, and counts what the socket has taken.
-fn send(stream: &mut TcpStream, framing: Framing, seed: u64, taken: &AtomicU64) {
+/// Writes body `seed`, and counts what the socket has taken. Whether all of it went out.
+fn send(stream: &mut TcpStream, framing: Framing, seed: u64, taken: &AtomicU64) -> bool {
     for piece in pieces(framing, seed) {
         let mut rest = &piece[..];
         while !rest.is_empty() {
@@ -81,10 +96,11 @@ fn send(stream: &mut TcpStream, framing: Framing, seed: u64, taken: &AtomicU64) 
                     taken.fetch_add(count as u64, Ordering::Relaxed);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => panic!("after {} bytes: {error}", taken.load(Ordering::Relaxed)),
+                Err(_) => return false,
             }
         }
     }
+    true
 }
 
 /// Reads body `seed` to its end and fails at the first wrong byte.
@@ -96,10 +112,9 @@ fn receive(reader: &mut Client, framing: Framing, seed: u64) {
             Framing::Chunked => u64::from_str_radix(&reader.line(), 16).unwrap(),
         };
         let data = reader.take(size.min(BODY - at) as usize);
-        for (offset, got) in data.iter().enumerate() {
-            let want = byte(seed, at + offset as u64);
-            assert_eq!(*got, want, "byte {} of body {seed}", at + offset as u64);
-        }
+        let want = bytes(seed, at, data.len() as u64);
+        let wrong = data.iter().zip(want).position(|(got, want)| got != want);
+        assert_eq!(wrong, None, "of body {seed} from byte {at}");
         at += data.len() as u64;
         if framing == Framing::Chunked {
             assert_eq!(reader.line(), "");
@@ -129,21 +144,18 @@ impl Gate {
 }
 
 /// What both ends of a test share.
-#[derive(Default)]
 struct State {
     /// Bytes that the senders' sockets have taken, by exchange.
-    taken: [AtomicU64; STOPPED],
+    taken: Vec<AtomicU64>,
     /// Senders that have begun.
     begun: AtomicU64,
     go: Gate,
-    /// Memory of the proxy after its first exchange.
-    resident: AtomicU64,
 }
 
 impl State {
-    fn warm_up(&self, proxy: &Proxy) {
-        assert_eq!(proxy.client("web").get("/other").text(), "fine");
-        self.resident.store(proxy.resident_bytes(), Ordering::Relaxed);
+    fn new() -> Arc<Self> {
+        let taken = (0..STOPPED).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Self { taken, begun: AtomicU64::new(0), go: Gate::default() })
     }
 }
 
@@ -175,10 +187,12 @@ fn queued(ports: [u16; 2]) -> u64 {
 }
 
 /// Waits until nothing moves any more, then looks at everything that must be bounded, with an
-/// unrelated exchange beside it.
+/// unrelated exchange beside it, until the readers have stood still for [`STOP`].
 fn check_while_stopped(proxy: &Proxy, origin: &Origin, state: &State) {
     let total = || state.taken.iter().map(|taken| taken.load(Ordering::Relaxed)).sum::<u64>();
-    eventually("all have begun", || state.begun.load(Ordering::Relaxed) == STOPPED as u64);
+    let begun = || state.begun.load(Ordering::Relaxed);
+    eventually("all have begun", || begun() == STOPPED as u64);
+    let stopped = Instant::now();
     let mut before = u64::MAX;
     let mut still = 0;
     eventually("nothing moves", || {
@@ -196,8 +210,8 @@ fn check_while_stopped(proxy: &Proxy, origin: &Origin, state: &State) {
     // What has left the senders and is in no socket is in the proxy.
     let held = total().saturating_sub(queued([proxy.address("web").port(), origin.address.port()]));
     assert!(held <= HELD * STOPPED as u64, "the proxy holds {held} bytes");
-    let grown = proxy.resident_bytes().saturating_sub(state.resident.load(Ordering::Relaxed));
-    assert!(grown <= HELD * STOPPED as u64, "{grown} bytes more are resident");
+    let resident = proxy.resident_bytes();
+    assert!(resident <= RESIDENT, "{resident} bytes are resident");
     let cpu = proxy.cpu_time();
     let mut other = proxy.client("web");
     for _ in 0..10 {
@@ -210,14 +224,18 @@ fn check_while_stopped(proxy: &Proxy, origin: &Origin, state: &State) {
         spent < Duration::from_millis(100),
         "{spent:?} of processor time while all stand still"
     );
+    // The subject is that the time changes nothing.
+    std::thread::sleep(STOP.saturating_sub(stopped.elapsed()));
     assert_eq!(total(), before, "and nothing has moved");
+    assert!(proxy.resident_bytes() <= resident + MIB, "and no memory has grown");
+    assert_eq!(proxy.metric("ringway_failures_total"), 0.0, "and nothing has failed");
 }
 
 const FINE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine";
 
 /// Clients ask for a large response and do not read it.
 fn readers_stop(backend: Backend, framing: Framing) {
-    let state = Arc::new(State::default());
+    let state = State::new();
     let shared = Arc::clone(&state);
     let origin = Origin::connections(move |stream, _| {
         fix_buffers(&stream);
@@ -233,11 +251,12 @@ fn readers_stop(backend: Backend, framing: Framing) {
             let head = format!("HTTP/1.1 200 OK\r\n{}\r\n", framing.field());
             reader.stream.write_all(head.as_bytes()).unwrap();
             shared.begun.fetch_add(1, Ordering::Relaxed);
-            send(&mut reader.stream, framing, seed as u64, &shared.taken[seed]);
+            if !send(&mut reader.stream, framing, seed as u64, &shared.taken[seed]) {
+                return;
+            }
         }
     });
     let proxy = Proxy::start(backend, &origin.config());
-    state.warm_up(&proxy);
     let mut clients: Vec<Client> = (0..STOPPED)
         .map(|seed| {
             let mut client = proxy.client("web");
@@ -247,20 +266,23 @@ fn readers_stop(backend: Backend, framing: Framing) {
         })
         .collect();
     check_while_stopped(&proxy, &origin, &state);
-    std::thread::scope(|scope| {
-        for (seed, client) in clients.iter_mut().enumerate() {
-            scope.spawn(move || {
-                assert_eq!(client.head().0, 200);
-                receive(client, framing, seed as u64);
-            });
-        }
-    });
-    assert_eq!(proxy.metric("ringway_failures_total"), 0.0);
+    assert_eq!(clients[READ].head().0, 200);
+    receive(&mut clients[READ], framing, READ as u64);
+    drop(clients);
+    all_is_given_back(&proxy);
+}
+
+/// The exchange that is read to its end.
+const READ: usize = STOPPED / 2;
+
+/// Waits until the connections that were dropped in mid-body are gone.
+fn all_is_given_back(proxy: &Proxy) {
+    eventually("no connection is left", || proxy.metric("ringway_downstream_connections") == 0.0);
 }
 
 /// Origins take requests with a large body and do not read it.
 fn origins_stop(backend: Backend, framing: Framing) {
-    let state = Arc::new(State::default());
+    let state = State::new();
     let shared = Arc::clone(&state);
     let origin = Origin::connections(move |stream, _| {
         fix_buffers(&stream);
@@ -270,13 +292,15 @@ fn origins_stop(backend: Backend, framing: Framing) {
             let Some(line) = next_request(&mut reader) else { return };
             if !line.contains("/other") {
                 shared.go.wait();
-                receive(&mut reader, framing, seed_of(&line) as u64);
+                if seed_of(&line) != READ {
+                    return;
+                }
+                receive(&mut reader, framing, READ as u64);
             }
             reader.stream.write_all(FINE).unwrap();
         }
     });
     let proxy = Proxy::start(backend, &origin.config());
-    state.warm_up(&proxy);
     let address = proxy.address("web");
     let clients: Vec<JoinHandle<()>> = (0..STOPPED)
         .map(|seed| {
@@ -288,9 +312,11 @@ fn origins_stop(backend: Backend, framing: Framing) {
                 client.stream.set_write_timeout(None).unwrap();
                 client.send(format!("POST /{seed} HTTP/1.1\r\nHost: a\r\n{}\r\n", framing.field()));
                 state.begun.fetch_add(1, Ordering::Relaxed);
-                send(&mut client.stream, framing, seed as u64, &state.taken[seed]);
-                client.stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-                assert_eq!(client.response().text(), "fine");
+                let whole = send(&mut client.stream, framing, seed as u64, &state.taken[seed]);
+                if seed == READ {
+                    assert!(whole, "nothing of the body was refused");
+                    assert_eq!(client.response().text(), "fine");
+                }
             })
         })
         .collect();
@@ -299,7 +325,7 @@ fn origins_stop(backend: Backend, framing: Framing) {
     for client in clients {
         client.join().unwrap();
     }
-    assert_eq!(proxy.metric("ringway_failures_total"), 0.0);
+    all_is_given_back(&proxy);
 }
 
 /// The first line of the next request, its fields skipped; `None` at the end.
