@@ -16,8 +16,8 @@ pub(crate) enum Peer {
     Ringway,
     RingwayEpoll,
     Haproxy,
-    /// HAProxy that always splices, also where its own guess would copy.
-    HaproxySplice,
+    /// HAProxy with larger pipes, and spliced also where its own guess would copy.
+    HaproxyTuned,
     Nginx,
 }
 
@@ -39,14 +39,14 @@ pub(crate) struct Proxy {
 
 impl Peer {
     pub(crate) const ALL: [Self; 5] =
-        [Self::Ringway, Self::RingwayEpoll, Self::Haproxy, Self::HaproxySplice, Self::Nginx];
+        [Self::Ringway, Self::RingwayEpoll, Self::Haproxy, Self::HaproxyTuned, Self::Nginx];
 
     pub(crate) fn id(self) -> &'static str {
         match self {
             Self::Ringway => "ringway",
             Self::RingwayEpoll => "ringway-epoll",
             Self::Haproxy => "haproxy",
-            Self::HaproxySplice => "haproxy-splice",
+            Self::HaproxyTuned => "haproxy-tuned",
             Self::Nginx => "nginx",
         }
     }
@@ -58,14 +58,23 @@ impl Peer {
     fn template(self) -> &'static str {
         match self {
             Self::Ringway | Self::RingwayEpoll => RINGWAY,
-            Self::Haproxy | Self::HaproxySplice => HAPROXY,
+            Self::Haproxy | Self::HaproxyTuned => HAPROXY,
             Self::Nginx => NGINX,
         }
     }
 
+    /// What `{{PIPES}}` in the template stands for.
+    fn pipes(self) -> &'static str {
+        match self {
+            Self::HaproxyTuned => "tune.pipesize 262144",
+            Self::Haproxy | Self::Ringway | Self::RingwayEpoll | Self::Nginx => "",
+        }
+    }
+
+    /// What `{{SPLICE}}` in the template stands for.
     fn splice(self) -> &'static str {
         match self {
-            Self::HaproxySplice => "option splice-request\n    option splice-response",
+            Self::HaproxyTuned => "option splice-request\n    option splice-response",
             Self::Haproxy | Self::Ringway | Self::RingwayEpoll | Self::Nginx => {
                 "option splice-auto"
             }
@@ -86,7 +95,7 @@ impl Peer {
         let mut command = match self {
             Self::Ringway => ringway("io_uring")?,
             Self::RingwayEpoll => ringway("epoll")?,
-            Self::Haproxy | Self::HaproxySplice => {
+            Self::Haproxy | Self::HaproxyTuned => {
                 let mut command = installed("haproxy");
                 command.args(["-db", "-f"]);
                 command
@@ -108,7 +117,7 @@ impl Peer {
             Self::Ringway | Self::RingwayEpoll => {
                 Command::new(bench.ringway.as_deref()?).arg("--version").output()
             }
-            Self::Haproxy | Self::HaproxySplice => installed("haproxy").arg("-v").output(),
+            Self::Haproxy | Self::HaproxyTuned => installed("haproxy").arg("-v").output(),
             Self::Nginx => installed("nginx").arg("-v").output(),
         };
         let output = output.ok()?;
@@ -196,6 +205,7 @@ fn fill(peer: Peer, bench: &Bench, addresses: &Addresses) -> String {
         .replace("{{ORIGIN_HTTP}}", &bench.origin_http.to_string())
         .replace("{{ORIGIN_TCP}}", &bench.origin_tcp.to_string())
         .replace("{{FOLDER}}", &bench.scratch.folder().display().to_string())
+        .replace("{{PIPES}}", peer.pipes())
         .replace("{{SPLICE}}", peer.splice())
 }
 
@@ -205,8 +215,17 @@ mod tests {
 
     #[test]
     fn every_place_in_every_template_is_one_that_is_filled() {
-        let known =
-            ["NAMES", "HTTP", "TCP", "ADMIN", "ORIGIN_HTTP", "ORIGIN_TCP", "FOLDER", "SPLICE"];
+        let known = [
+            "NAMES",
+            "HTTP",
+            "TCP",
+            "ADMIN",
+            "ORIGIN_HTTP",
+            "ORIGIN_TCP",
+            "FOLDER",
+            "PIPES",
+            "SPLICE",
+        ];
         for peer in Peer::ALL {
             for place in peer.template().split("{{").skip(1) {
                 let name = place.split_once("}}").unwrap().0;
