@@ -21,6 +21,7 @@ use std::fmt::Write;
 use crate::http1;
 use crate::http1::connection::Connection;
 use crate::io::deadlines::after;
+use crate::io::pacing;
 use crate::io::socket::{Arrival, Socket};
 use crate::outcome::{Cause, Failure};
 use crate::proxy_protocol;
@@ -121,6 +122,7 @@ pub async fn prepare(worker: Rc<Worker>, accepted: Accepted) -> Option<Prepared>
         worker.shard.record_cause(Cause::Descriptors);
         return None;
     };
+    pacing::on_accepted(socket.fd(), peer);
     let config = snapshot.running.table.listener(listener);
     let protocol = config.protocol;
     let over =

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::pacing;
 use super::socket::set_connection_options;
 use crate::limits::LISTEN_BACKLOG;
 
@@ -59,6 +60,7 @@ fn socket(address: SocketAddr) -> io::Result<OwnedFd> {
         sockopt::set_ipv6_v6only(&fd, true)?;
     }
     set_connection_options(&fd)?;
+    pacing::on_listener(&fd);
     Ok(fd)
 }
 

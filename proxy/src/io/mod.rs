@@ -10,6 +10,7 @@ pub mod backend;
 pub mod deadlines;
 pub mod listen;
 pub mod notify;
+pub mod pacing;
 pub mod pipe;
 pub mod race;
 pub mod socket;

@@ -20,6 +20,7 @@ use rustix::net::sockopt;
 use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType};
 
 use super::deadlines::{Alarm, Deadlines, Expiry, after};
+use super::pacing;
 use super::race::{self, Either};
 use crate::limits::{KEEPALIVE_TIME, QUIET_TIME, USER_TIMEOUT_MS};
 use crate::sys::block::Block;
@@ -79,6 +80,7 @@ impl Socket {
         deadlines: &Rc<Deadlines>,
     ) -> io::Result<Self> {
         let fd = new_socket(address)?;
+        pacing::on_connecting(&fd, address.ip());
         match rustix::net::connect(&fd, &address) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),

@@ -88,6 +88,24 @@ on_both_backends! {
         exchange(client, server, b"HELO\r\n");
     }
 
+    /// Where the system paces, a connection within this host is taken out of that.
+    fn connections_on_this_host_are_not_paced(backend: Backend) {
+        let ends = Ends::start(backend);
+        let mut pair = ends.connect();
+        pair.greet();
+        let system = sockopt::tcp_congestion(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let expected = if system.starts_with("bbr") { "reno" } else { &system };
+        let both = [pair.client.local_addr().unwrap(), pair.server.local_addr().unwrap()];
+        let mut seen = 0;
+        for (fd, _, peer) in connections(ends.proxy.pid()) {
+            if both.contains(&peer) {
+                assert_eq!(sockopt::tcp_congestion(&fd).unwrap(), expected, "to {peer}");
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 2, "downstream and upstream");
+    }
+
     fn single_bytes_arrive_one_by_one(backend: Backend) {
         let ends = Ends::start(backend);
         let Pair { mut client, mut server } = ends.connect();
