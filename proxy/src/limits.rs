@@ -51,6 +51,9 @@ pub const PIPES_POOLED: usize = 64;
 /// Bytes moved through one pipe before the other tasks of the worker have their turn.
 pub const SPLICE_TURN_BYTES: usize = 4 * PIPE_BYTES;
 
+/// Receives and sends of one task before the other tasks of the worker have their turn.
+pub const TURN_OPERATIONS: u32 = 32;
+
 /// Bytes between two waits below which a spliced tunnel counts as talking in small pieces.
 pub const SPLICE_BURST_BYTES_MIN: u64 = 4 * 1024;
 /// Such bursts in a row after which it goes back to copying.

@@ -22,6 +22,7 @@ use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType};
 use super::deadlines::{Alarm, Deadlines, Expiry, after};
 use super::pacing;
 use super::race::{self, Either};
+use super::turn;
 use crate::limits::{KEEPALIVE_TIME, QUIET_TIME, USER_TIMEOUT_MS};
 use crate::sys::block::Block;
 use crate::sys::stream::Stream;
@@ -120,6 +121,7 @@ impl Socket {
     /// No byte is lost by that.
     pub async fn recv_until(&self, block: Block, due_ns: u64) -> Arrival {
         debug_assert!(block.spare() > 0, "no room to receive into");
+        turn::operation().await;
         self.receiving.set(due_ns, Expiry::Cancel);
         let handle = self.receiving.cancel_handle();
         match self.stream.recv_cancelable(block, handle).await {
@@ -154,6 +156,7 @@ impl Socket {
     /// shut down then. Cheaper than a receive that can go on.
     pub async fn recv_or_shutdown(&self, block: Block, due_ns: u64) -> Arrival {
         debug_assert!(block.spare() > 0, "no room to receive into");
+        turn::operation().await;
         self.receiving.set(due_ns, Expiry::Shutdown);
         match self.stream.recv(block).await {
             (Ok(0) | Err(_), block) if self.receiving.expired() => Arrival::Silence(block),
@@ -172,6 +175,7 @@ impl Socket {
         let mut rest = block;
         self.sending.set(due_ns, Expiry::Shutdown);
         while !rest.is_empty() {
+            turn::operation().await;
             let (sent, block) = self.stream.send(rest).await;
             rest = block;
             match sent {
@@ -200,6 +204,7 @@ impl Socket {
         pause: Duration,
         look: impl Fn(),
     ) -> (io::Result<usize>, Block) {
+        turn::operation().await;
         let mut sending = pin!(self.stream.send(block));
         loop {
             let due_ns = after(now_ns(), pause);

@@ -7,10 +7,11 @@
 //! task waits for an event of the kernel that has come already.
 //!
 //! # Invariants
+//! - A task does at most [`TURN_OPERATIONS`] receives and sends each time it is polled.
 //! - On io_uring nothing here happens: no operation completes at its first poll.
 //! - One descriptor for each worker, made when it is first needed. Without it nobody waits.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,6 +20,7 @@ use std::task::{Poll, Waker};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::limits::TURN_OPERATIONS;
 use crate::sys::stream::Stream;
 
 #[derive(Default)]
@@ -29,6 +31,24 @@ struct Gate {
 
 thread_local! {
     static GATE: RefCell<Gate> = RefCell::default();
+    /// What the task that is being polled may still do.
+    static OPERATIONS: Cell<u32> = const { Cell::new(TURN_OPERATIONS) };
+}
+
+/// Begins a turn: a task is about to be polled.
+pub fn begin() {
+    OPERATIONS.set(TURN_OPERATIONS);
+}
+
+/// Takes one operation from the turn. When none is left, everybody else who is ready runs before
+/// this returns.
+pub async fn operation() {
+    let left = OPERATIONS.get();
+    if left == 0 {
+        next().await;
+    } else {
+        OPERATIONS.set(left - 1);
+    }
 }
 
 /// Runs `operation`. If it did not have to wait, everybody else who is ready runs before this

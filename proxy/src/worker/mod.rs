@@ -36,6 +36,7 @@ use crate::connection::{Idle, Prepared};
 use crate::io::backend;
 use crate::io::deadlines::Deadlines;
 use crate::io::notify::Notify;
+use crate::io::turn;
 use crate::recorder::Shard;
 use crate::shared::{Accepted, Instance, Running, Shared};
 use crate::sys::mapped::Mapped;
@@ -288,12 +289,15 @@ fn spawn(prepared: impl Future<Output = Option<Prepared>> + 'static, guest: Gues
 
 /// Runs `task`; a panic in it is counted and goes no further.
 async fn guarded<T>(worker: &Worker, mut task: Pin<&mut impl Future<Output = T>>) -> Option<T> {
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context))) {
-        Ok(polled) => polled.map(Some),
-        Err(_) => {
-            worker.shard.panics.increment();
-            worker.shard.record_cause(crate::outcome::Cause::Internal);
-            Poll::Ready(None)
+    poll_fn(|context| {
+        turn::begin();
+        match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context))) {
+            Ok(polled) => polled.map(Some),
+            Err(_) => {
+                worker.shard.panics.increment();
+                worker.shard.record_cause(crate::outcome::Cause::Internal);
+                Poll::Ready(None)
+            }
         }
     })
     .await

@@ -1,5 +1,6 @@
 //! More connections than there is room for, and connections spread over the workers.
 
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,33 @@ on_both_backends! {
         std::thread::sleep(Duration::from_millis(200));
         drop(first);
         assert_eq!(second.response().status, 200);
+    }
+
+    /// On epoll nothing that the proxy does for such a client has to wait.
+    fn a_client_that_pipelines_without_end_does_not_keep_others_waiting(backend: Backend) {
+        let proxy = Proxy::start(
+            backend,
+            "listeners: [{name: web, address: '127.0.0.1:0'}]\n\
+             routes: [{name: all, rules: [{respond: {status: 200, body: fine}}]}]\n",
+        );
+        let mut other = proxy.client("web");
+        assert_eq!(other.get("/").text(), "fine");
+        // Threads of their own, which end with the proxy however this test ends.
+        let mut greedy = proxy.client("web").stream;
+        let mut answers = greedy.try_clone().unwrap();
+        std::thread::spawn(move || {
+            let requests = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2000);
+            while greedy.write_all(requests.as_bytes()).is_ok() {}
+        });
+        std::thread::spawn(move || std::io::copy(&mut answers, &mut std::io::sink()));
+        let exchanges = || proxy.metric("ringway_route_requests_total");
+        eventually("it is at it", || exchanges() > 10_000.0);
+        let before = exchanges();
+        for _ in 0..20 {
+            assert_eq!(other.get("/").text(), "fine");
+        }
+        let meanwhile = exchanges() - before;
+        assert!(meanwhile < 20_000.0, "{meanwhile} of the other's while 20 were waited for");
     }
 
     fn past_max_connections_http_is_answered_503(backend: Backend) {
