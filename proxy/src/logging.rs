@@ -5,6 +5,7 @@
 //!   and nobody waits.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -14,9 +15,16 @@ const LINES_WAITING_MAX: usize = 8192;
 
 /// Keeps the log thread alive; dropped, it writes what is left.
 pub struct Logging {
-    /// Counts lines that were dropped.
-    pub dropped: ErrorCounter,
     _guard: WorkerGuard,
+}
+
+/// The log is the process's, and so is the count of what it lost.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines that were dropped since the start.
+#[must_use]
+pub fn dropped_lines() -> u64 {
+    DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64)
 }
 
 /// Starts logging to standard error.
@@ -27,7 +35,7 @@ pub fn start(level: LevelFilter) -> Logging {
         .lossy(true)
         .thread_name("ringway-log")
         .finish(std::io::stderr());
-    let dropped = writer.error_counter();
+    DROPPED.get_or_init(|| writer.error_counter());
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
@@ -42,5 +50,5 @@ pub fn start(level: LevelFilter) -> Logging {
     if set.is_err() {
         eprintln!("ringway: logging was started twice");
     }
-    Logging { dropped, _guard: guard }
+    Logging { _guard: guard }
 }

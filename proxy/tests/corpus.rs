@@ -68,6 +68,11 @@ fn response_head_corpus_holds() {
 }
 
 #[test]
+fn trailers_corpus_holds() {
+    replay("trailers");
+}
+
+#[test]
 fn every_property_has_a_target_and_a_corpus() {
     let expected: BTreeSet<String> =
         ringway_fuzz::TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();

@@ -20,19 +20,21 @@ pub mod path;
 pub mod proxy_protocol;
 pub mod request_head;
 pub mod response_head;
+pub mod trailers;
 mod wire;
 
 /// A named property.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("chunked", chunked::check),
     ("config", config::check),
     ("path", path::check),
     ("proxy_protocol", proxy_protocol::check),
     ("request_head", request_head::check),
     ("response_head", response_head::check),
+    ("trailers", trailers::check),
 ];
 
 /// Where an input is cut in two: everywhere if it is short, otherwise in places that depend on its

@@ -92,7 +92,8 @@ pub(crate) fn read(head: &[u8]) -> (&[u8], Vec<NameValue<'_>>) {
     (lines[0], lines[1..].iter().map(|line| field(line)).collect())
 }
 
-fn field(line: &[u8]) -> NameValue<'_> {
+/// Name and value of one field line.
+pub(crate) fn field(line: &[u8]) -> NameValue<'_> {
     let colon = line.iter().position(|&byte| byte == b':').expect("a field has a colon");
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     assert!(!name.is_empty() && name.iter().all(|&byte| is_token(byte)), "a name that is none");

@@ -44,6 +44,8 @@ fn process(admin: &Admin, out: &mut Exposition) {
     out.family("ringway_uptime_seconds", Kind::Gauge, "Seconds since the start.");
     let up = now_ns().saturating_sub(admin.started_ns);
     out.sample(&[], ringway_stats::Value::Nanoseconds(up));
+    out.family("ringway_log_lines_dropped_total", Kind::Counter, "Lines the log could not take.");
+    out.sample(&[], crate::logging::dropped_lines());
     out.family("ringway_draining", Kind::Gauge, "1 while the proxy is on its way out.");
     out.sample(&[], u64::from(admin.shared.draining()));
 }

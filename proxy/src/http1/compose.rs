@@ -1,4 +1,4 @@
-//! Writes heads: requests to the upstream, responses to the client.
+//! Writes heads: requests to the upstream, responses to the client, and trailers to either.
 //!
 //! # Invariants
 //! - What goes out was understood: fields are written one by one as `Name: value`, never as the
@@ -7,10 +7,13 @@
 //! - A head that does not fit is an error, never a shorter head.
 
 use ringway_router::{Field, HeaderEdits};
+use thiserror::Error;
 
 use super::body::Body;
+use super::fields::forbidden_in_trailers;
 use super::request::{FieldSet, RequestHead};
 use super::response::ResponseHead;
+use crate::limits::HEAD_FIELDS_MAX;
 use crate::sys::block::Block;
 
 /// The head does not fit in its block.
@@ -299,4 +302,66 @@ pub fn response(
     writer.edits(edits);
     writer.bytes(b"\r\n");
     writer.finish()
+}
+/// A trailer section that cannot be passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum TrailerFault {
+    /// It is no list of fields (RFC 9112 section 7.1.2), or one with too many.
+    #[error("the trailer section is malformed")]
+    Malformed,
+    /// It does not fit into the block.
+    #[error("the trailer section is too long")]
+    TooLong,
+}
+
+/// Writes those fields of a trailer section that may stand there (RFC 9110 section 6.5.1), and the
+/// empty line behind them. `section` ends with its own empty line.
+///
+/// # Errors
+/// When it is malformed or does not fit.
+pub fn trailers(section: &[u8], out: &mut Block) -> Result<(), TrailerFault> {
+    let mut slots = [httparse::EMPTY_HEADER; HEAD_FIELDS_MAX];
+    let parsed = httparse::parse_headers(section, &mut slots);
+    let Ok(httparse::Status::Complete((length, fields))) = parsed else {
+        return Err(TrailerFault::Malformed);
+    };
+    if length != section.len() {
+        return Err(TrailerFault::Malformed);
+    }
+    let mut writer = Writer::new(out);
+    for field in fields.iter().filter(|field| !forbidden_in_trailers(field.name)) {
+        writer.field(field.name, field.value);
+    }
+    writer.bytes(b"\r\n");
+    writer.finish().map_err(|Overflow| TrailerFault::TooLong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passed_on(section: &[u8]) -> Result<Vec<u8>, TrailerFault> {
+        let mut out = Block::small();
+        trailers(section, &mut out).map(|()| out.data().to_vec())
+    }
+
+    #[test]
+    fn trailers_keep_their_order_and_lose_what_would_frame_or_authorize() {
+        let section =
+            b"Grpc-Status: 0\r\nContent-Length: 9\r\nauthorization: x\r\nX-Sum:  a \r\n\r\n";
+        assert_eq!(passed_on(section).unwrap(), b"Grpc-Status: 0\r\nX-Sum: a\r\n\r\n");
+        assert_eq!(passed_on(b"\r\n").unwrap(), b"\r\n");
+    }
+
+    #[test]
+    fn a_trailer_section_that_is_no_list_of_fields_is_refused() {
+        for section in
+            [&b"A : 1\r\n\r\n"[..], b"A: 1\r\n 2\r\n\r\n", b"A\r\n\r\n", b"A: 1\r2\r\n\r\n"]
+        {
+            assert_eq!(passed_on(section), Err(TrailerFault::Malformed), "{section:?}");
+        }
+        let many = |count| [b"A: 1\r\n".repeat(count), b"\r\n".to_vec()].concat();
+        assert!(passed_on(&many(HEAD_FIELDS_MAX)).is_ok());
+        assert_eq!(passed_on(&many(HEAD_FIELDS_MAX + 1)), Err(TrailerFault::Malformed));
+    }
 }

@@ -23,13 +23,12 @@ use thiserror::Error;
 
 use super::body::Body;
 use super::chunked::ChunkFault;
-use super::compose::Writer;
-use super::fields::forbidden_in_trailers;
+use super::compose;
 use super::scan::{Scan, Scanner};
 use crate::io::deadlines::after;
 use crate::io::socket::{Arrival, Socket};
 use crate::io::splice::{self, Pace, Run};
-use crate::limits::{HEAD_FIELDS_MAX, SPLICE_BYTES_MIN, TRAILER_BYTES_MAX};
+use crate::limits::{SPLICE_BYTES_MIN, TRAILER_BYTES_MAX};
 use crate::recorder::Shard;
 use crate::sys::block::Block;
 
@@ -311,7 +310,7 @@ impl Relay<'_> {
         }
         if self.coding == Coding::AsIs {
             let mut out = Block::small();
-            write_trailers(&block.data()[..end], &mut out)?;
+            compose::trailers(&block.data()[..end], &mut out).map_err(|_| RelayFault::Trailers)?;
             self.send(out).await?;
         }
         block.consume(end);
@@ -322,21 +321,3 @@ impl Relay<'_> {
 
 /// Room for `CR LF`, a size of sixteen digits and `CR LF`.
 pub const WRAP_HEADROOM: usize = 20;
-
-/// Writes the fields of a trailer section that may stand there, and its empty line.
-fn write_trailers(section: &[u8], out: &mut Block) -> Result<(), RelayFault> {
-    let mut slots = [httparse::EMPTY_HEADER; HEAD_FIELDS_MAX];
-    let parsed = httparse::parse_headers(section, &mut slots);
-    let Ok(httparse::Status::Complete((length, fields))) = parsed else {
-        return Err(RelayFault::Trailers);
-    };
-    if length != section.len() {
-        return Err(RelayFault::Trailers);
-    }
-    let mut writer = Writer::new(out);
-    for field in fields.iter().filter(|field| !forbidden_in_trailers(field.name)) {
-        writer.field(field.name, field.value);
-    }
-    writer.bytes(b"\r\n");
-    writer.finish().map_err(|_| RelayFault::Trailers)
-}
