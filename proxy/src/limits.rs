@@ -43,8 +43,8 @@ pub const INTERIM_RESPONSES_MAX: u32 = 16;
 pub const LEADING_EMPTY_LINES_MAX: usize = 4;
 
 /// Bodies with at least this much left move by `splice(2)`, smaller ones through a block. Measured
-/// over loopback, where all of a body is there at once: level with 48 KiB left, 9 % cheaper with 80,
-/// 13 % with 112, 17 % with 240. Bytes that trickle in are cheaper to copy, so not earlier.
+/// over loopback, where all of a body is there at once: level with 48 KiB left, 9 % cheaper with
+/// 80, 13 % with 112, 17 % with 240. Bytes that trickle in are cheaper to copy, so not earlier.
 pub const SPLICE_BYTES_MIN: u64 = 64 * 1024;
 /// Size asked for each pipe.
 pub const PIPE_BYTES: usize = 256 * 1024;
