@@ -3,7 +3,7 @@
 //! The variants tell apart who has to act: the person who typed the command (`Usage`), the machine
 //! (`Missing`, `PortTaken`, `Io`), or the proxy under test (`Ended`, `NotReady`, `BadRound`).
 
-use std::{io, net::SocketAddr, path::PathBuf, process::ExitStatus};
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitStatus, time::Duration};
 
 /// Exit code for a command line that cannot be obeyed (sysexits `EX_USAGE`).
 pub(crate) const EXIT_USAGE: u8 = 64;
@@ -69,6 +69,17 @@ pub(crate) enum Error {
         /// Requests or bodies that failed.
         errors: u64,
     },
+    /// The generator did not hold its times, so its figures are about itself.
+    #[error(
+        "the generator was late: {lateness:?} at its 99th percentile, {allowed:?} allowed; \
+         give it a core of its own, or ask for less"
+    )]
+    Late {
+        /// How late, at the 99th percentile.
+        lateness: Duration,
+        /// What was allowed.
+        allowed: Duration,
+    },
     /// A file or an answer is not what its producer promises.
     #[error("cannot read {what}: {detail}")]
     Malformed {
@@ -107,6 +118,7 @@ impl Error {
             | Self::Ended { .. }
             | Self::NotReady { .. }
             | Self::BadRound { .. }
+            | Self::Late { .. }
             | Self::Malformed { .. }
             | Self::Results { .. }
             | Self::Incomplete(_) => EXIT_RUNTIME,

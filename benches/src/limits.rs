@@ -25,6 +25,13 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 pub(crate) const CONNECTIONS_MAX: u32 = 512;
 /// A load connection that hears nothing for so long counts as failed.
 pub(crate) const LOAD_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Requests of an open loop that wait for a connection. A rate that the target does not take fills
+/// this in minutes; going on would only grow.
+pub(crate) const LOAD_WAITING_MAX: usize = 1 << 22;
+/// Connections of an open loop.
+pub(crate) const LOAD_CONNECTIONS_MAX: u32 = 16_384;
+/// Request body of an open loop: it is kept ready in memory.
+pub(crate) const LOAD_BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Time for a started proxy to answer its first request, a table of 100 000 routes included.
 pub(crate) const READY_MAX: Duration = Duration::from_secs(20);
 /// Time between a polite and a hard end of a started process.

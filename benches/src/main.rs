@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! origin     HTTP/1.1 and raw TCP origin that answers for the clusters of a demo or a measurement
+//! load       open-loop generator: constant or Poisson arrivals, latency from the intended time
 //! load-tcp   closed-loop client of the raw TCP origin, through a tunnel or direct
 //! load-http  closed-loop client of HTTP bodies of one size
 //! smoke      short comparison with nginx and HAProxy, one proxy at a time on a core of its own
@@ -14,17 +15,17 @@
 //! - A figure is printed only with the errors that happened while it was taken; a round with errors
 //!   counts as failed.
 //!
-//! # Not here
-//! Open-loop load and latency: a closed loop hides stalls, so these programs report CPU and memory.
 #![forbid(unsafe_code)]
 
 mod bodies;
+mod body;
 mod child;
 mod compare;
 mod demo;
 mod error;
 mod guard;
 mod limits;
+mod load;
 mod origin;
 mod pattern;
 mod procfs;
@@ -52,6 +53,8 @@ struct Cli {
 enum Command {
     /// Serve small answers, bodies of any size and an echo of the request; several variants at once
     Origin(origin::Options),
+    /// Send requests at a rate and report latency from the time each was meant to be sent
+    Load(load::Options),
     /// Ask a raw TCP origin for bodies in a closed loop; prints bodies, bytes and errors as JSON
     LoadTcp(bodies::TcpOptions),
     /// GET bodies over HTTP/1.1 in a closed loop; prints bodies, bytes and errors as JSON
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Error> {
     match command {
         Command::Origin(options) => origin::run(&options),
+        Command::Load(options) => load::run(&options),
         Command::LoadTcp(options) => bodies::run_tcp(&options),
         Command::LoadHttp(options) => bodies::run_http(&options),
         Command::Smoke(options) => compare::run(&options),

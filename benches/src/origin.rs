@@ -4,7 +4,7 @@
 //! accept ─▶ head::parse ─▶ answer::plan ─▶ [body::Reader] ─▶ [pause] ─▶ answer::render ─▶ send
 //! ```
 //!
-//! `head`, `body` and `answer` are sans-IO; `http` and `tcp` own the sockets.
+//! `head`, `crate::body` and `answer` are sans-IO; `http` and `tcp` own the sockets.
 //!
 //! # Invariants
 //! - Answers leave in the order of their requests; those of pipelined requests share a send.
@@ -15,7 +15,6 @@
 //! TLS, HTTP/2, `Date`: the origin stands behind a proxy and costs as little as it can.
 
 mod answer;
-mod body;
 mod head;
 mod http;
 mod tcp;

@@ -11,8 +11,9 @@
 
 use std::{io::Write, time::Duration};
 
-use super::head::{Framing, Head};
+use super::head::Head;
 use crate::{
+    body::Framing,
     limits::{BODY_BYTES_MAX, DELAY_MAX, READY_BODY_BYTES_MAX},
     pattern,
 };

@@ -5,7 +5,7 @@
 //! - A message whose framing is ambiguous (RFC 9112 section 6.3) is refused and the connection
 //!   ends: behind a proxy under test, that refusal is what makes smuggling visible.
 
-use crate::limits::HEADERS_MAX;
+use crate::{body::Framing, limits::HEADERS_MAX};
 
 /// A complete request head, borrowed from the connection's input.
 #[derive(Debug)]
@@ -23,13 +23,6 @@ pub(super) struct Head<'a> {
     pub(super) fields: &'a [httparse::Header<'a>],
     /// Bytes of the head, the empty line included.
     pub(super) length: usize,
-}
-
-/// How the request body is delimited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
-    Length(u64),
-    Chunked,
 }
 
 /// Why a head is refused.

@@ -20,10 +20,10 @@ use monoio::{
 
 use super::{
     answer::{self, Plan, Stream, Variant},
-    body::Reader,
     head::{self, Refusal},
 };
 use crate::{
+    body::Reader,
     limits::{HEAD_BYTES_MAX, HEADERS_MAX, INPUT_BYTES, OUTPUT_BYTES_MAX},
     pattern,
 };

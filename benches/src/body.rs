@@ -1,4 +1,4 @@
-//! Reads past a request body and counts it (RFC 9112 section 7.1 for chunks).
+//! Reads past a body and counts it (RFC 9112 section 7.1 for chunks).
 //!
 //! ```text
 //! Data ──▶ Done                                 content-length
@@ -10,11 +10,16 @@
 //! - Any cut of the input gives the same count and the same remainder.
 //! - Nothing is kept: a partial size or trailer line stays with the caller until it is complete.
 
-use super::head::Framing;
+/// How a body is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    Length(u64),
+    Chunked,
+}
 
-/// Progress through one request body.
+/// Progress through one body.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     state: State,
     chunked: bool,
     payload_bytes: u64,
@@ -31,10 +36,10 @@ enum State {
 
 /// The bytes are not a chunked body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct BadChunk;
+pub(crate) struct BadChunk;
 
 impl Reader {
-    pub(super) fn new(framing: Framing) -> Self {
+    pub(crate) fn new(framing: Framing) -> Self {
         let (state, chunked) = match framing {
             Framing::Length(0) => (State::Done, false),
             Framing::Length(left) => (State::Data { left }, false),
@@ -43,17 +48,17 @@ impl Reader {
         Self { state, chunked, payload_bytes: 0 }
     }
 
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
     /// Payload read so far, without chunk framing.
-    pub(super) fn payload_bytes(&self) -> u64 {
+    pub(crate) fn payload_bytes(&self) -> u64 {
         self.payload_bytes
     }
 
     /// Takes what it can from the start of `input` and says how many bytes that were.
-    pub(super) fn take(&mut self, input: &[u8]) -> Result<usize, BadChunk> {
+    pub(crate) fn take(&mut self, input: &[u8]) -> Result<usize, BadChunk> {
         let mut at = 0;
         while let Some(used) = self.step(&input[at..])? {
             at += used;

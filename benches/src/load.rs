@@ -1,0 +1,227 @@
+//! `ringway-bench load`: requests at a rate that does not depend on the answers.
+//!
+//! ```text
+//! arrivals (when) ──▶ engine ──▶ connection, reply (bytes) ──▶ record (histograms) ──▶ report
+//! ```
+//!
+//! A closed loop waits for each answer before it asks again, so a target that stalls is asked less
+//! and its stall is seen once. Here the times of all requests stand before the first is sent, and
+//! latency counts from them.
+//!
+//! # Invariants
+//! - A run in which the generator itself was late fails: its figures would be about the generator.
+//!
+//! # Not here
+//! HTTP/2, gRPC and TLS: they come with the scenarios that need them. CPU and memory of a proxy:
+//! `compare`.
+
+mod arrivals;
+mod connection;
+mod engine;
+mod record;
+mod reply;
+mod report;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::{
+    error::Error,
+    limits::{BODY_BYTES_MAX, LOAD_BODY_BYTES_MAX, LOAD_CONNECTIONS_MAX},
+};
+use arrivals::{Arrivals, Pattern};
+use record::Record;
+use reply::Reply;
+
+/// Options of `ringway-bench load`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Latency counts from the time at which a request was meant to be sent. A request for which no
+connection is free waits, and its wait counts. Times are in microseconds.
+
+  ringway-bench load --target 127.0.0.1:8080 --rate 5000 --seconds 30
+  ringway-bench load --target 127.0.0.1:8080 --rate 1000,2000,4000 --arrivals poisson --json
+  ringway-bench load --target 127.0.0.1:8080 --closed -c 64")]
+pub(crate) struct Options {
+    /// Address of the target
+    #[arg(long, value_name = "IP:PORT")]
+    target: SocketAddr,
+    /// Requests per second; several are run one after the other
+    #[arg(long, value_name = "N,...", value_delimiter = ',', required_unless_present = "closed",
+          value_parser = parse_rate)]
+    rate: Vec<f64>,
+    /// Instead of a rate: every connection sends its next request when it has its answer
+    #[arg(long, conflicts_with = "rate")]
+    closed: bool,
+    /// Gaps between requests
+    #[arg(long, value_enum, default_value = "constant", conflicts_with = "closed")]
+    arrivals: Pattern,
+    /// Connections, each with one request in flight
+    #[arg(long, short = 'c', default_value_t = 64,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_CONNECTIONS_MAX)))]
+    connections: u32,
+    /// Seconds that count
+    #[arg(long, short = 's', default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// Seconds of load before those
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=3600))]
+    warm_up: u64,
+    /// Path and query of the requests
+    #[arg(long, default_value = "/")]
+    path: String,
+    /// The Host field (default: the target)
+    #[arg(long)]
+    host: Option<String>,
+    /// A further field, as `Name: value`; may be repeated
+    #[arg(long, short = 'H', value_name = "FIELD", value_parser = parse_field)]
+    header: Vec<String>,
+    /// Length of the request's body; POST instead of GET if it is not 0
+    #[arg(long, value_name = "N", default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(..=LOAD_BODY_BYTES_MAX))]
+    body_bytes: u64,
+    /// Requests after which a connection is closed and another opened; 1 is one for each request
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    requests_per_connection: Option<u32>,
+    /// Instead of HTTP: ask a raw TCP origin (or a tunnel to one) for bodies of N bytes
+    #[arg(long, value_name = "N", conflicts_with_all = ["path", "host", "header", "body_bytes"],
+          value_parser = clap::value_parser!(u64).range(1..=BODY_BYTES_MAX))]
+    tcp_bytes: Option<u64>,
+    /// Seed of Poisson arrivals; the same seed sends at the same times
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Lateness of the generator at its 99th percentile above which the run fails
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = humantime::parse_duration)]
+    lateness_max: Duration,
+    /// Print one JSON object per rate instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Write latency by second to FILE in the format of HdrHistogram's interval log
+    #[arg(long, value_name = "FILE")]
+    hlog: Option<PathBuf>,
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if (0.1..=1e7).contains(&rate) { Ok(rate) } else { Err("0.1 to 10 000 000".to_owned()) }
+}
+
+fn parse_field(text: &str) -> Result<String, String> {
+    let (name, _) = text.split_once(':').ok_or("expected Name: value")?;
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(token) || text.contains(['\r', '\n', '\0']) {
+        return Err("not a header field".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// What is asked for, over and over.
+#[derive(Debug)]
+struct Wanted {
+    target: SocketAddr,
+    connections: u32,
+    requests_per_connection: Option<u32>,
+    request: Vec<u8>,
+    /// Length of a raw reply; `None` for HTTP.
+    raw_bytes: Option<u64>,
+    warm_up: Duration,
+    duration: Duration,
+}
+
+impl Wanted {
+    fn new(options: &Options) -> Self {
+        Self {
+            target: options.target,
+            connections: options.connections,
+            requests_per_connection: options.requests_per_connection,
+            request: request(options),
+            raw_bytes: options.tcp_bytes,
+            warm_up: Duration::from_secs(options.warm_up),
+            duration: Duration::from_secs(options.seconds),
+        }
+    }
+
+    fn begin_ns(&self) -> u64 {
+        self.warm_up.as_nanos() as u64
+    }
+
+    fn end_ns(&self) -> u64 {
+        (self.warm_up + self.duration).as_nanos() as u64
+    }
+
+    fn reply(&self) -> Reply {
+        self.raw_bytes.map_or_else(Reply::http, Reply::raw)
+    }
+}
+
+/// When requests are begun.
+#[derive(Debug)]
+enum Pace {
+    /// At times that stand beforehand.
+    Open(Arrivals),
+    /// When a connection is free.
+    Closed,
+}
+
+impl Pace {
+    fn next(&mut self, end_ns: u64) -> Option<u64> {
+        match self {
+            Self::Open(arrivals) => arrivals.next().filter(|&at_ns| at_ns < end_ns),
+            Self::Closed => None,
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed)
+    }
+}
+
+fn request(options: &Options) -> Vec<u8> {
+    if let Some(bytes) = options.tcp_bytes {
+        return bytes.to_be_bytes().to_vec();
+    }
+    let method = if options.body_bytes > 0 { "POST" } else { "GET" };
+    let host = options.host.clone().unwrap_or_else(|| options.target.to_string());
+    let mut head = format!("{method} {} HTTP/1.1\r\nHost: {host}\r\n", options.path);
+    for field in &options.header {
+        head.push_str(field);
+        head.push_str("\r\n");
+    }
+    if options.body_bytes > 0 {
+        head.push_str(&format!("Content-Length: {}\r\n", options.body_bytes));
+    }
+    head.push_str("\r\n");
+    let mut request = head.into_bytes();
+    request.resize(request.len() + options.body_bytes as usize, b'x');
+    request
+}
+
+/// Runs every rate and reports it.
+///
+/// # Errors
+/// When the target cannot be reached, when requests failed, and when the generator was late.
+pub(crate) fn run(options: &Options) -> Result<(), Error> {
+    if options.path.contains([' ', '\r', '\n']) || !options.path.starts_with('/') {
+        return Err(Error::Usage("--path begins with / and has no white space".to_owned()));
+    }
+    crate::child::raise_descriptor_limit()?;
+    let wanted = Wanted::new(options);
+    let rates: Vec<Option<f64>> =
+        if options.closed { vec![None] } else { options.rate.iter().copied().map(Some).collect() };
+    let mut log = options.hlog.as_ref().map(report::Log::create).transpose()?;
+    let mut worst = Ok(());
+    for rate in rates {
+        let mut record = Record::new(wanted.begin_ns()..wanted.end_ns())?;
+        let pace = rate.map_or(Pace::Closed, |rate| {
+            Pace::Open(Arrivals::new(options.arrivals, rate, options.seed))
+        });
+        let began = std::time::SystemTime::now();
+        engine::run(&wanted, pace, &mut record)?;
+        let report = report::Report::new(options, rate, &record);
+        report.print(options.json)?;
+        if let Some(log) = &mut log {
+            log.write(began, wanted.warm_up, rate, &record)?;
+        }
+        worst = worst.and(report.verdict(options));
+    }
+    worst
+}
