@@ -15,27 +15,29 @@
 //! TLS, HTTP/2, `Date`: the origin stands behind a proxy and costs as little as it can.
 
 mod answer;
+mod behaviour;
 mod head;
 mod http;
 mod tcp;
 
-use std::{net::SocketAddr, rc::Rc, str::FromStr, time::Duration};
+use std::{net::SocketAddr, rc::Rc, str::FromStr};
 
 use monoio::{FusionDriver, RuntimeBuilder, net::TcpListener, net::TcpStream};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::{
     error::Error,
-    limits::{ACCEPT_PAUSE, BACKLOG, BODY_BYTES_MAX, DELAY_MAX},
+    limits::{ACCEPT_PAUSE, BACKLOG, BODY_BYTES_MAX},
     terminal,
 };
 use answer::Variant;
+use behaviour::{Behaviour, Delay};
 
 /// Options of `ringway-bench origin`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Paths that every variant answers:
-  /              small body that names the variant (see --body-bytes, --chunked, --delay)
+  /              small body that names the variant (see --body-bytes, --chunked)
   /echo          variant, request line and request headers, as they arrived
   /bytes/N       body of N bytes with content-length; byte i is i % 251
   /chunked/N     the same body in chunks
@@ -62,9 +64,12 @@ pub(crate) struct Options {
     /// Send the body of / in chunks instead of with content-length
     #[arg(long)]
     chunked: bool,
-    /// Pause before every answer, for example 5ms
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_delay)]
-    delay: Duration,
+    /// Pause before every answer: TIME, uniform:TIME..TIME or exponential:MEAN, for example 5ms
+    #[arg(long, value_name = "DELAY", default_value = "0s")]
+    delay: Delay,
+    /// Share of requests that are answered with 503, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = behaviour::parse_share)]
+    error_rate: f64,
 }
 
 /// A variant's name and where it listens.
@@ -82,14 +87,6 @@ impl FromStr for NamedAddress {
         let address = address.parse().map_err(|error| format!("{address:?}: {error}"))?;
         Ok(Self { name: name.to_owned(), address })
     }
-}
-
-fn parse_delay(text: &str) -> Result<Duration, String> {
-    let delay = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if delay > DELAY_MAX {
-        return Err(format!("at most {}", humantime::format_duration(DELAY_MAX)));
-    }
-    Ok(delay)
 }
 
 /// What a listener serves.
@@ -113,7 +110,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         let listener = bind(named.address)?;
         let address = local_address(&listener)?;
         terminal::say(&format!("origin {} listening on {address}", named.name));
-        let variant = Variant::new(named.name, options.body_bytes, options.chunked, options.delay);
+        let behaviour = Behaviour { delay: options.delay, error_rate: options.error_rate };
+        let variant = Variant::new(named.name, options.body_bytes, options.chunked, behaviour);
         listeners.push((listener, Service::Http(Rc::new(variant))));
     }
     for &address in &options.tcp_bytes {

@@ -23,6 +23,9 @@ pub(crate) struct Results {
 pub(crate) struct Run {
     pub(crate) commit: String,
     pub(crate) kernel: String,
+    /// The system's TCP congestion control.
+    #[serde(default)]
+    pub(crate) congestion_control: String,
     pub(crate) backend: String,
     pub(crate) versions: BTreeMap<String, String>,
     pub(crate) command: String,

@@ -32,6 +32,7 @@ pub(super) struct Report {
     figures: Vec<Figure>,
     failures: Vec<String>,
     notes: Vec<String>,
+    stolen_ticks: BTreeMap<&'static str, u64>,
 }
 
 /// A proxy's own figure, for the printed table.
@@ -88,6 +89,7 @@ impl Report {
             commit: commit(),
             kernel: kernel.trim().to_owned(),
             backend: "io_uring".to_owned(),
+            congestion_control: congestion_control(),
             versions,
             command: command_line(),
         };
@@ -97,6 +99,7 @@ impl Report {
             figures: Vec::new(),
             failures: Vec::new(),
             notes: Vec::new(),
+            stolen_ticks: BTreeMap::new(),
         })
     }
 
@@ -116,11 +119,19 @@ impl Report {
         self.failures.push(format!("{scenario}: {first}"));
     }
 
-    /// Notes how much of the time the machine was taken away.
-    pub(super) fn stolen(&mut self, scenario: &str, ticks: u64) {
+    /// Adds to the time that the machine was taken away while `scenario` was measured.
+    pub(super) fn stolen(&mut self, scenario: &'static str, ticks: u64) {
+        *self.stolen_ticks.entry(scenario).or_default() += ticks;
+    }
+
+    /// Notes that rounds were thrown away because the machine was taken away in them.
+    pub(super) fn voided(&mut self, scenario: &'static str, rounds: u32) {
+        let ticks = self.stolen_ticks.get(scenario).copied().unwrap_or(0);
         if ticks > 0 {
             let seconds = ticks as f64 / 100.0;
-            self.notes.push(format!("{scenario}: the hypervisor took {seconds:.2} s meanwhile"));
+            let note =
+                format!("{scenario}: the hypervisor took {seconds:.2} s, {rounds} rounds void");
+            self.notes.push(note);
         }
     }
 
@@ -205,7 +216,8 @@ impl Report {
 
     /// Prints both tables and the summary.
     pub(super) fn print(&self) {
-        terminal::say(&format!("commit {}, kernel {}", self.run.commit, self.run.kernel));
+        let Run { commit, kernel, congestion_control, .. } = &self.run;
+        terminal::say(&format!("commit {commit}, kernel {kernel}, TCP {congestion_control}"));
         for (program, version) in &self.run.versions {
             terminal::say(&format!("  {program}: {version}"));
         }
@@ -342,6 +354,12 @@ fn short(value: f64) -> String {
 }
 
 /// The commit of the working tree, marked if the tree differs from it.
+/// The system's: where it is BBR, what is not taken out of its pacing pays for it.
+fn congestion_control() -> String {
+    let name = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
+    name.map_or("unknown".to_owned(), |name| name.trim().to_owned())
+}
+
 fn commit() -> String {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).output().ok()?;

@@ -9,9 +9,9 @@
 //! - Exactly one of content-length and chunked frames a body, and HEAD, 204, 304 have none.
 //! - The answer of `/` is a copy of bytes made at start.
 
-use std::{io::Write, time::Duration};
+use std::{cell::RefCell, io::Write, time::Duration};
 
-use super::head::Head;
+use super::{behaviour::Behaviour, head::Head};
 use crate::{
     body::Framing,
     limits::{BODY_BYTES_MAX, DELAY_MAX, READY_BODY_BYTES_MAX},
@@ -22,7 +22,8 @@ use crate::{
 pub(super) struct Variant {
     name: String,
     root: Content,
-    delay: Duration,
+    behaviour: Behaviour,
+    random: RefCell<fastrand::Rng>,
     /// Head and body of `/` to a plain HTTP/1.1 GET, when it is small.
     ready: Option<Vec<u8>>,
 }
@@ -63,7 +64,7 @@ impl Variant {
         name: String,
         body_bytes: Option<u64>,
         chunked: bool,
-        delay: Duration,
+        behaviour: Behaviour,
     ) -> Self {
         let line = format!("hello from {name}\n");
         let root = match (body_bytes, chunked) {
@@ -72,7 +73,13 @@ impl Variant {
             (Some(length), false) => Content::Bytes(length),
             (Some(length), true) => Content::Chunks(length),
         };
-        let mut variant = Self { name, root, delay, ready: None };
+        let mut variant = Self {
+            random: RefCell::new(fastrand::Rng::with_seed(name.len() as u64)),
+            name,
+            root,
+            behaviour,
+            ready: None,
+        };
         variant.ready = variant.render_ready();
         variant
     }
@@ -94,7 +101,7 @@ impl Variant {
             content,
             status,
             framing: Framing::Length(0),
-            pause: self.delay,
+            pause: self.behaviour.delay.draw(&mut self.random.borrow_mut()),
             keep_alive: true,
             expects_continue: false,
             head_only: false,
@@ -106,7 +113,9 @@ impl Variant {
 /// Chooses the answer to `head`.
 pub(super) fn plan(head: &Head<'_>, variant: &Variant) -> Plan {
     let path = path_of(head.target);
-    let mut plan = if path == "/" {
+    let mut plan = if variant.behaviour.fails(&mut variant.random.borrow_mut()) {
+        variant.plan_of(Content::Text(format!("{} fails on purpose\n", variant.name)), 503)
+    } else if path == "/" {
         variant.plan_of(variant.root.clone_or_ready(variant), 200)
     } else {
         plan_path(head, path, variant)

@@ -1,7 +1,10 @@
 //! What the origin answers, by path.
 
+use super::super::behaviour::Delay;
 use super::*;
 use crate::limits::HEADERS_MAX;
+
+const AT_ONCE: Behaviour = Behaviour { delay: Delay::Fixed(Duration::ZERO), error_rate: 0.0 };
 
 fn answer(variant: &Variant, request: &str) -> (String, Stream) {
     let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
@@ -13,7 +16,7 @@ fn answer(variant: &Variant, request: &str) -> (String, Stream) {
 }
 
 fn v1() -> Variant {
-    Variant::new("v1".to_owned(), None, false, Duration::ZERO)
+    Variant::new("v1".to_owned(), None, false, AT_ONCE)
 }
 
 #[test]
@@ -85,11 +88,21 @@ fn a_number_out_of_range_is_a_404_not_a_body() {
 
 #[test]
 fn small_root_bodies_are_ready_and_large_ones_streamed() {
-    let small = Variant::new("v".to_owned(), Some(1000), false, Duration::ZERO);
+    let small = Variant::new("v".to_owned(), Some(1000), false, AT_ONCE);
     let (text, stream) = answer(&small, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let body = text.split_once("\r\n\r\n").unwrap().1;
     assert_eq!((body.chars().count(), stream), (1000, Stream::None));
-    let large = Variant::new("v".to_owned(), Some(1 << 20), false, Duration::ZERO);
+    let large = Variant::new("v".to_owned(), Some(1 << 20), false, AT_ONCE);
     let (_, stream) = answer(&large, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(stream, Stream::Bytes(1 << 20));
+}
+
+#[test]
+fn errors_on_purpose_answer_any_path() {
+    let failing =
+        Variant::new("v1".to_owned(), None, false, Behaviour { error_rate: 1.0, ..AT_ONCE });
+    for path in ["/", "/bytes/1000", "/echo"] {
+        let (text, _) = answer(&failing, &format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
+    }
 }
