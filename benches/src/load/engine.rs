@@ -187,8 +187,8 @@ impl Engine<'_> {
     /// A request is due: on a free connection now, or on the next one.
     fn due(&mut self, intended_ns: u64, now_ns: u64) -> Result<(), Error> {
         self.record.due(intended_ns);
+        self.record.late(intended_ns, now_ns);
         if let Some(index) = self.free.pop_front() {
-            self.record.sent(intended_ns, now_ns);
             self.begin(index, intended_ns);
             return Ok(());
         }

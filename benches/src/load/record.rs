@@ -25,7 +25,7 @@ pub(super) struct Record {
     window_ns: Range<u64>,
     pub(super) corrected: Histogram<u64>,
     pub(super) uncorrected: Histogram<u64>,
-    /// How long after the intended time a request was sent although a connection was free.
+    /// How long after the intended time of a request the generator came to it.
     pub(super) lateness: Histogram<u64>,
     /// `corrected` by second of the intended time, for the log.
     pub(super) intervals: Vec<Histogram<u64>>,
@@ -68,8 +68,9 @@ impl Record {
         self.intended += u64::from(self.counts(intended_ns));
     }
 
-    /// A request was sent on a connection that was free at its time.
-    pub(super) fn sent(&mut self, intended_ns: u64, now_ns: u64) {
+    /// The loop came to a request at `now_ns`. Whether a connection is free then is the target's
+    /// doing; that the loop comes late is the generator's.
+    pub(super) fn late(&mut self, intended_ns: u64, now_ns: u64) {
         if self.counts(intended_ns) {
             self.lateness.saturating_record(now_ns.saturating_sub(intended_ns).max(1));
         }
@@ -131,6 +132,16 @@ mod tests {
         let p90 = record.corrected.value_at_quantile(0.9);
         assert!((95_000_000..105_000_000).contains(&p90), "{p90}");
         assert!(record.uncorrected.value_at_quantile(0.99) < 1100);
+    }
+
+    #[test]
+    fn a_loop_that_comes_late_is_late_whether_or_not_a_connection_is_free() {
+        let mut record = Record::new(0..1_000_000).unwrap();
+        for intended in [0, 10, 20] {
+            record.due(intended);
+            record.late(intended, intended + 5_000);
+        }
+        assert_eq!((record.lateness.len(), record.lateness.min()), (3, 5_000));
     }
 
     #[test]
