@@ -141,7 +141,7 @@ on_both_backends! {
     }
 
     fn a_tunnel_with_one_active_direction_is_not_idle(backend: Backend) {
-        let ends = Ends::start_with(backend, "", "idle_timeout: 1s");
+        let ends = Ends::start_with(backend, "", "idle_timeout: 2s");
         let mut pair = ends.connect().swap();
         pair.greet();
         for _ in 0..15 {
@@ -152,20 +152,27 @@ on_both_backends! {
     }
 
     fn a_stalled_direction_lives_while_the_other_is_active(backend: Backend) {
-        let ends = Ends::start_with(backend, "", "idle_timeout: 1s");
+        let ends = Ends::start_with(backend, "", "idle_timeout: 2s");
         // In small pieces, so that it is copied, and in large ones, so that it is spliced.
         for piece in [700, 64 * 1024] {
             let Pair { mut client, mut server } = ends.connect();
-            let bytes = if piece == 700 {
-                client.set_nonblocking(true).unwrap();
-                trickle(&mut client, piece)
-            } else {
-                fill(&mut client)
-            };
-            for _ in 0..12 {
-                exchange(&mut server, &mut client, b"x");
-                std::thread::sleep(Duration::from_millis(200));
-            }
+            let active = server.try_clone().unwrap();
+            let done = AtomicBool::new(false);
+            let (bytes, beats) = std::thread::scope(|scope| {
+                // Active from the first byte on: the kernel still takes bytes from the client
+                // when the proxy has stopped, for as long as a busy machine needs to copy them.
+                let beats = scope.spawn(|| heartbeat(active, &done));
+                let bytes = if piece == 700 {
+                    client.set_nonblocking(true).unwrap();
+                    trickle(&mut client, piece)
+                } else {
+                    fill(&mut client)
+                };
+                std::thread::sleep(Duration::from_secs(4));
+                done.store(true, Ordering::Relaxed);
+                (bytes, beats.join().unwrap())
+            });
+            client.read_exact(&mut vec![0; beats]).unwrap();
             client.shutdown(Shutdown::Write).unwrap();
             assert_eq!(drain(&mut server), (bytes, End::Finished), "pieces of {piece}");
         }
@@ -467,6 +474,16 @@ on_both_backends! {
 const V1: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.2 4711 443\r\n";
 const V2: &[u8] =
     b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x02\x12\x67\x01\xbb";
+
+/// Writes one byte every 100 ms until it is done, for a minute at most. Returns how many were taken.
+fn heartbeat(mut stream: TcpStream, done: &AtomicBool) -> usize {
+    let mut beats = 0;
+    while beats < 600 && !done.load(Ordering::Relaxed) && stream.write_all(b"x").is_ok() {
+        beats += 1;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    beats
+}
 
 /// Writes small pieces with pauses until none is taken any more. Returns how much was.
 fn trickle(stream: &mut TcpStream, piece: usize) -> u64 {
