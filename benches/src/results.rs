@@ -5,6 +5,8 @@
 //! - The file is replaced whole, by rename: a reader never sees half of it.
 //! - `run` describes the newest run, not every row.
 
+pub(crate) mod detail;
+
 use std::{collections::BTreeMap, fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +21,7 @@ pub(crate) struct Results {
 }
 
 /// Where and how the newest rows came about.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Run {
     pub(crate) commit: String,
     pub(crate) kernel: String,
@@ -44,6 +46,9 @@ pub(crate) struct Row {
     /// Lower end of the 95 % interval of the ratio.
     pub(crate) low: f64,
     pub(crate) high: f64,
+    /// The interval of `theirs` contains 0, so that the ratio says nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unresolved: bool,
 }
 
 impl Row {
@@ -68,6 +73,7 @@ impl Row {
             ratio: four_digits(ratio.ratio),
             low: four_digits(ratio.low),
             high: four_digits(ratio.high),
+            unresolved: false,
         }
     }
 }
@@ -103,7 +109,12 @@ pub(crate) fn merge_into(path: &Path, run: Run, rows: Vec<Row>) -> Result<(), Er
         Err(error) => return Err(Error::io("read the earlier results")(error)),
     };
     results.merge(run, rows);
-    let mut text = serde_json::to_string_pretty(&results)
+    replace(path, &results)
+}
+
+/// Writes `value` as the whole of the file at `path`.
+fn replace(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let mut text = serde_json::to_string_pretty(value)
         .map_err(|error| Error::io("encode the results")(error.into()))?;
     text.push('\n');
     if let Some(folder) = path.parent() {
