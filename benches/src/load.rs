@@ -21,6 +21,7 @@ mod engine;
 mod record;
 mod reply;
 mod report;
+mod wanted;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -28,9 +29,9 @@ use crate::{
     error::Error,
     limits::{BODY_BYTES_MAX, LOAD_BODY_BYTES_MAX, LOAD_CONNECTIONS_MAX},
 };
-use arrivals::{Arrivals, Pattern};
-use record::Record;
-use reply::Reply;
+pub(crate) use arrivals::{Arrivals, Pattern};
+pub(crate) use record::Record;
+pub(crate) use wanted::{Exchange, Pace, Request, Wanted};
 
 /// Options of `ringway-bench load`.
 #[derive(Debug, clap::Args)]
@@ -69,6 +70,9 @@ pub(crate) struct Options {
     /// Path and query of the requests
     #[arg(long, default_value = "/")]
     path: String,
+    /// Instead of one path: a file whose lines are a host and a path each, sent in turn
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "host"])]
+    requests: Option<PathBuf>,
     /// The Host field (default: the target)
     #[arg(long)]
     host: Option<String>,
@@ -83,7 +87,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     requests_per_connection: Option<u32>,
     /// Instead of HTTP: ask a raw TCP origin (or a tunnel to one) for bodies of N bytes
-    #[arg(long, value_name = "N", conflicts_with_all = ["path", "host", "header", "body_bytes"],
+    #[arg(long, value_name = "N", conflicts_with_all = ["path", "host", "header", "body_bytes", "requests"],
           value_parser = clap::value_parser!(u64).range(1..=BODY_BYTES_MAX))]
     tcp_bytes: Option<u64>,
     /// Seed of Poisson arrivals; the same seed sends at the same times
@@ -114,85 +118,62 @@ fn parse_field(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// What is asked for, over and over.
-#[derive(Debug)]
-struct Wanted {
-    target: SocketAddr,
-    connections: u32,
-    requests_per_connection: Option<u32>,
-    request: Vec<u8>,
-    /// Length of a raw reply; `None` for HTTP.
-    raw_bytes: Option<u64>,
-    warm_up: Duration,
-    duration: Duration,
-}
+impl Options {
+    fn wanted(&self) -> Result<Wanted, Error> {
+        let exchange = match self.tcp_bytes {
+            Some(bytes) => Exchange::tcp(bytes),
+            None => Exchange::http1(&self.asked()?),
+        };
+        Ok(Wanted {
+            connections: self.connections,
+            requests_per_connection: self.requests_per_connection,
+            warm_up: Duration::from_secs(self.warm_up),
+            duration: Duration::from_secs(self.seconds),
+            ..Wanted::new(self.target, exchange)
+        })
+    }
 
-impl Wanted {
-    fn new(options: &Options) -> Self {
-        Self {
-            target: options.target,
-            connections: options.connections,
-            requests_per_connection: options.requests_per_connection,
-            request: request(options),
-            raw_bytes: options.tcp_bytes,
-            warm_up: Duration::from_secs(options.warm_up),
-            duration: Duration::from_secs(options.seconds),
+    /// The requests that are sent in turn.
+    fn asked(&self) -> Result<Vec<Request>, Error> {
+        let request = |host: &str, path: &str| {
+            let fits = path.starts_with('/') && !path.contains([' ', '\r', '\n']);
+            let request = Request {
+                fields: self.header.clone(),
+                body_bytes: self.body_bytes,
+                ..Request::get(host, path)
+            };
+            fits.then_some(request).ok_or_else(|| {
+                Error::Usage(format!("{path:?}: a path begins with / and has no white space"))
+            })
+        };
+        let Some(file) = &self.requests else {
+            let host = self.host.clone().unwrap_or_else(|| self.target.to_string());
+            return Ok(vec![request(&host, &self.path)?]);
+        };
+        let text =
+            std::fs::read_to_string(file).map_err(Error::io(format!("read {}", file.display())))?;
+        let pairs = text.lines().map(str::split_whitespace).map(|mut parts| {
+            match (parts.next(), parts.next(), parts.next()) {
+                (Some(host), Some(path), None) => request(host, path),
+                _ => Err(Error::Usage("--requests: each line is a host and a path".to_owned())),
+            }
+        });
+        let requests: Vec<Request> = pairs.collect::<Result<_, _>>()?;
+        if requests.is_empty() {
+            return Err(Error::Usage(format!("{} is empty", file.display())));
         }
-    }
-
-    fn begin_ns(&self) -> u64 {
-        self.warm_up.as_nanos() as u64
-    }
-
-    fn end_ns(&self) -> u64 {
-        (self.warm_up + self.duration).as_nanos() as u64
-    }
-
-    fn reply(&self) -> Reply {
-        self.raw_bytes.map_or_else(Reply::http, Reply::raw)
+        Ok(requests)
     }
 }
 
-/// When requests are begun.
-#[derive(Debug)]
-enum Pace {
-    /// At times that stand beforehand.
-    Open(Arrivals),
-    /// When a connection is free.
-    Closed,
-}
-
-impl Pace {
-    fn next(&mut self, end_ns: u64) -> Option<u64> {
-        match self {
-            Self::Open(arrivals) => arrivals.next().filter(|&at_ns| at_ns < end_ns),
-            Self::Closed => None,
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        matches!(self, Self::Closed)
-    }
-}
-
-fn request(options: &Options) -> Vec<u8> {
-    if let Some(bytes) = options.tcp_bytes {
-        return bytes.to_be_bytes().to_vec();
-    }
-    let method = if options.body_bytes > 0 { "POST" } else { "GET" };
-    let host = options.host.clone().unwrap_or_else(|| options.target.to_string());
-    let mut head = format!("{method} {} HTTP/1.1\r\nHost: {host}\r\n", options.path);
-    for field in &options.header {
-        head.push_str(field);
-        head.push_str("\r\n");
-    }
-    if options.body_bytes > 0 {
-        head.push_str(&format!("Content-Length: {}\r\n", options.body_bytes));
-    }
-    head.push_str("\r\n");
-    let mut request = head.into_bytes();
-    request.resize(request.len() + options.body_bytes as usize, b'x');
-    request
+/// Runs a load and says what it found.
+///
+/// # Errors
+/// When the target cannot be reached at the beginning, or the system refuses what is needed.
+pub(crate) fn measure(wanted: &Wanted, pace: Pace) -> Result<Record, Error> {
+    let mut record = Record::new(wanted.begin_ns()..wanted.end_ns())?;
+    engine::run(wanted, pace, &mut record)?;
+    Ok(record)
 }
 
 /// Runs every rate and reports it.
@@ -200,22 +181,18 @@ fn request(options: &Options) -> Vec<u8> {
 /// # Errors
 /// When the target cannot be reached, when requests failed, and when the generator was late.
 pub(crate) fn run(options: &Options) -> Result<(), Error> {
-    if options.path.contains([' ', '\r', '\n']) || !options.path.starts_with('/') {
-        return Err(Error::Usage("--path begins with / and has no white space".to_owned()));
-    }
     crate::child::raise_descriptor_limit()?;
-    let wanted = Wanted::new(options);
+    let wanted = options.wanted()?;
     let rates: Vec<Option<f64>> =
         if options.closed { vec![None] } else { options.rate.iter().copied().map(Some).collect() };
     let mut log = options.hlog.as_ref().map(report::Log::create).transpose()?;
     let mut worst = Ok(());
     for rate in rates {
-        let mut record = Record::new(wanted.begin_ns()..wanted.end_ns())?;
         let pace = rate.map_or(Pace::Closed, |rate| {
             Pace::Open(Arrivals::new(options.arrivals, rate, options.seed))
         });
         let began = std::time::SystemTime::now();
-        engine::run(&wanted, pace, &mut record)?;
+        let record = measure(&wanted, pace)?;
         let report = report::Report::new(options, rate, &record);
         report.print(options.json)?;
         if let Some(log) = &mut log {

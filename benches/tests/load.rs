@@ -165,6 +165,33 @@ fn every_way_to_ask_is_answered() {
 }
 
 #[test]
+fn the_requests_of_a_file_are_sent_in_turn() {
+    let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+    let kept = Arc::clone(&heads);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut room = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut room) {
+            kept.lock().unwrap().push(String::from_utf8_lossy(&room[..count]).into_owned());
+            stream.write_all(OK).unwrap();
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("requests");
+    std::fs::write(&file, "a.test /1\nb.test /2?x\na.test /3\n").unwrap();
+    let file = file.to_str().unwrap();
+    measured(target, &["--rate", "5", "-c", "1", "-s", "1", "--warm-up", "0", "--requests", file]);
+    let expected = [("a.test", "/1"), ("b.test", "/2?x"), ("a.test", "/3")];
+    let heads = heads.lock().unwrap();
+    assert_eq!(heads.len(), 5);
+    for (head, (host, path)) in heads.iter().zip(expected.iter().cycle()) {
+        assert_eq!(*head, format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    }
+}
+
+#[test]
 fn errors_are_counted_by_kind_and_fail_the_run() {
     let broken = origin(|stream| stream.shutdown(std::net::Shutdown::Both).unwrap());
     let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -15,7 +15,7 @@ pub(crate) enum Pattern {
 
 /// The intended times, in nanoseconds from the start, in order and without end.
 #[derive(Debug)]
-pub(super) struct Arrivals {
+pub(crate) struct Arrivals {
     pattern: Pattern,
     gap_ns: f64,
     count: u64,
@@ -25,7 +25,7 @@ pub(super) struct Arrivals {
 
 impl Arrivals {
     /// `per_second > 0`. The same seed gives the same times.
-    pub(super) fn new(pattern: Pattern, per_second: f64, seed: u64) -> Self {
+    pub(crate) fn new(pattern: Pattern, per_second: f64, seed: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed);
         Self { pattern, gap_ns: 1e9 / per_second, count: 0, at_ns: 0.0, random }
     }

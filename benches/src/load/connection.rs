@@ -33,6 +33,8 @@ pub(super) struct Connection {
     kept: Vec<u8>,
     /// Requests sent since it was opened.
     sent: u32,
+    /// Number of the request that is on it.
+    number: u64,
 }
 
 #[derive(Debug)]
@@ -55,7 +57,7 @@ pub(super) enum Progress {
 
 impl Connection {
     pub(super) fn new() -> Self {
-        Self { stream: None, state: State::Closed, kept: Vec::new(), sent: 0 }
+        Self { stream: None, state: State::Closed, kept: Vec::new(), sent: 0, number: 0 }
     }
 
     /// Opens the connection before the load begins, so that no request pays for it.
@@ -73,7 +75,14 @@ impl Connection {
     }
 
     /// Begins a request, on a new connection if there is none. An event tells when to go on.
-    pub(super) fn begin(&mut self, poll: &OwnedFd, token: u64, wanted: &Wanted) -> io::Result<()> {
+    pub(super) fn begin(
+        &mut self,
+        poll: &OwnedFd,
+        token: u64,
+        wanted: &Wanted,
+        number: u64,
+    ) -> io::Result<()> {
+        self.number = number;
         if self.stream.is_some() {
             self.state = State::Sending { written: 0 };
             return self.send(wanted);
@@ -151,8 +160,9 @@ impl Connection {
         let (Some(stream), State::Sending { written }) = (&mut self.stream, &mut self.state) else {
             return Ok(());
         };
-        while *written < wanted.request.len() {
-            match stream.write(&wanted.request[*written..]) {
+        let request = wanted.exchange.request(self.number);
+        while *written < request.len() {
+            match stream.write(&request[*written..]) {
                 Ok(count) => *written += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -160,7 +170,7 @@ impl Connection {
             }
         }
         self.sent += 1;
-        self.state = State::Reading(wanted.reply());
+        self.state = State::Reading(wanted.exchange.reply());
         Ok(())
     }
 

@@ -68,6 +68,8 @@ struct Engine<'a> {
     waiting: VecDeque<u64>,
     /// Connections that rest after an error, and until when.
     resting: VecDeque<(u64, usize)>,
+    /// Requests begun: the number of the next.
+    begun: u64,
     start: Instant,
     room: Vec<u8>,
 }
@@ -98,6 +100,7 @@ pub(super) fn run(wanted: &Wanted, pace: Pace, record: &mut Record) -> Result<()
         connections,
         waiting: VecDeque::new(),
         resting: VecDeque::new(),
+        begun: 0,
         start: Instant::now(),
         room: vec![0; ROOM_BYTES],
     };
@@ -204,8 +207,10 @@ impl Engine<'_> {
 
     fn begin(&mut self, index: usize, intended_ns: u64) {
         self.jobs[index] = Some(Job { intended_ns, sent_ns: self.now_ns() });
-        let begun = self.connections[index].begin(&self.poll, index as u64, self.wanted);
-        if let Err(error) = begun {
+        let number = self.begun;
+        self.begun += 1;
+        let connection = &mut self.connections[index];
+        if let Err(error) = connection.begin(&self.poll, index as u64, self.wanted, number) {
             self.fail(index, &describe(&error));
         }
     }

@@ -20,22 +20,22 @@ const INTERVAL_NS: u64 = 1_000_000_000;
 
 /// Everything that was found in one run.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// Intended times that count, in nanoseconds from the start.
     window_ns: Range<u64>,
-    pub(super) corrected: Histogram<u64>,
-    pub(super) uncorrected: Histogram<u64>,
+    pub(crate) corrected: Histogram<u64>,
+    pub(crate) uncorrected: Histogram<u64>,
     /// How long after the intended time of a request the generator came to it.
-    pub(super) lateness: Histogram<u64>,
+    pub(crate) lateness: Histogram<u64>,
     /// `corrected` by second of the intended time, for the log.
-    pub(super) intervals: Vec<Histogram<u64>>,
+    pub(crate) intervals: Vec<Histogram<u64>>,
     /// Requests whose answer had another status than 2xx, by status; the others by what went wrong.
-    pub(super) errors: BTreeMap<String, u64>,
+    pub(crate) errors: BTreeMap<String, u64>,
     /// Most requests that waited for a connection at once.
-    pub(super) waiting_max: u64,
+    pub(crate) waiting_max: u64,
     /// When the last answer came.
     pub(super) ended_ns: u64,
-    pub(super) intended: u64,
+    pub(crate) intended: u64,
 }
 
 fn histogram() -> Result<Histogram<u64>, Error> {
@@ -44,7 +44,7 @@ fn histogram() -> Result<Histogram<u64>, Error> {
 }
 
 impl Record {
-    pub(super) fn new(window_ns: Range<u64>) -> Result<Self, Error> {
+    pub(crate) fn new(window_ns: Range<u64>) -> Result<Self, Error> {
         let seconds = (window_ns.end - window_ns.start).div_ceil(INTERVAL_NS);
         Ok(Self {
             corrected: histogram()?,
@@ -106,12 +106,17 @@ impl Record {
         }
     }
 
-    pub(super) fn error_count(&self) -> u64 {
+    pub(crate) fn error_count(&self) -> u64 {
         self.errors.values().sum()
     }
 
+    /// Requests answered in a second of the window.
+    pub(crate) fn rate(&self) -> f64 {
+        self.corrected.len() as f64 / self.seconds()
+    }
+
     /// Seconds from the beginning of the window to the last answer, at least the window's own.
-    pub(super) fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         let end_ns = self.ended_ns.max(self.window_ns.end);
         (end_ns - self.window_ns.start) as f64 / 1e9
     }

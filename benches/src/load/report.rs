@@ -61,7 +61,7 @@ impl Report {
         Self {
             target: options.target.to_string(),
             rate,
-            achieved_rate: round(record.corrected.len() as f64 / record.seconds()),
+            achieved_rate: round(record.rate()),
             connections: options.connections,
             seconds: round(record.seconds()),
             intended: record.intended,

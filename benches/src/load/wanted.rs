@@ -1,0 +1,141 @@
+//! What a load asks for and how often, as the options or another module put it together.
+//!
+//! # Invariants
+//! - There is at least one request, and each is encoded once, before the load begins.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{arrivals::Arrivals, reply::Reply};
+
+/// A request in no protocol's form.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) host: String,
+    /// Path and query; begins with `/`.
+    pub(crate) path: String,
+    /// Further fields, as `Name: value`.
+    pub(crate) fields: Vec<String>,
+    /// Length of the body. POST if it is not 0, else GET.
+    pub(crate) body_bytes: u64,
+}
+
+impl Request {
+    /// A GET without further fields.
+    pub(crate) fn get(host: impl Into<String>, path: impl Into<String>) -> Self {
+        Self { host: host.into(), path: path.into(), fields: Vec::new(), body_bytes: 0 }
+    }
+
+    fn method(&self) -> &'static str {
+        if self.body_bytes > 0 { "POST" } else { "GET" }
+    }
+}
+
+/// What is sent and what comes back.
+#[derive(Debug)]
+pub(crate) enum Exchange {
+    /// Encoded requests, sent in turn.
+    Http1(Vec<Vec<u8>>),
+    /// A length, answered with so many bytes.
+    Tcp { request: [u8; 8], bytes: u64 },
+}
+
+impl Exchange {
+    /// HTTP/1.1: `requests` in turn, over and over.
+    pub(crate) fn http1(requests: &[Request]) -> Self {
+        Self::Http1(requests.iter().map(encode_http1).collect())
+    }
+
+    /// Bodies of a raw TCP origin.
+    pub(crate) fn tcp(bytes: u64) -> Self {
+        Self::Tcp { request: bytes.to_be_bytes(), bytes }
+    }
+
+    /// The bytes of the request with this number.
+    pub(super) fn request(&self, number: u64) -> &[u8] {
+        match self {
+            Self::Http1(requests) => &requests[(number % requests.len() as u64) as usize],
+            Self::Tcp { request, .. } => request,
+        }
+    }
+
+    pub(super) fn reply(&self) -> Reply {
+        match self {
+            Self::Http1(_) => Reply::http(),
+            Self::Tcp { bytes, .. } => Reply::raw(*bytes),
+        }
+    }
+}
+
+fn encode_http1(request: &Request) -> Vec<u8> {
+    let Request { host, path, fields, body_bytes } = request;
+    let mut head = format!("{} {path} HTTP/1.1\r\nHost: {host}\r\n", request.method());
+    for field in fields {
+        head.push_str(field);
+        head.push_str("\r\n");
+    }
+    if *body_bytes > 0 {
+        head.push_str(&format!("Content-Length: {body_bytes}\r\n"));
+    }
+    head.push_str("\r\n");
+    let mut bytes = head.into_bytes();
+    bytes.resize(bytes.len() + *body_bytes as usize, b'x');
+    bytes
+}
+
+/// A load, but for its pace.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) target: SocketAddr,
+    pub(crate) exchange: Exchange,
+    pub(crate) connections: u32,
+    /// Requests after which a connection is closed and another opened.
+    pub(crate) requests_per_connection: Option<u32>,
+    /// Load before the time that counts.
+    pub(crate) warm_up: Duration,
+    /// The time that counts.
+    pub(crate) duration: Duration,
+}
+
+impl Wanted {
+    /// One connection that is kept, for a second that counts from the start.
+    pub(crate) fn new(target: SocketAddr, exchange: Exchange) -> Self {
+        Self {
+            target,
+            exchange,
+            connections: 1,
+            requests_per_connection: None,
+            warm_up: Duration::ZERO,
+            duration: Duration::from_secs(1),
+        }
+    }
+
+    pub(super) fn begin_ns(&self) -> u64 {
+        self.warm_up.as_nanos() as u64
+    }
+
+    pub(super) fn end_ns(&self) -> u64 {
+        (self.warm_up + self.duration).as_nanos() as u64
+    }
+}
+
+/// When requests are begun.
+#[derive(Debug)]
+pub(crate) enum Pace {
+    /// At times that stand beforehand.
+    Open(Arrivals),
+    /// When a connection is free.
+    Closed,
+}
+
+impl Pace {
+    pub(super) fn next(&mut self, end_ns: u64) -> Option<u64> {
+        match self {
+            Self::Open(arrivals) => arrivals.next().filter(|&at_ns| at_ns < end_ns),
+            Self::Closed => None,
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed)
+    }
+}
