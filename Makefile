@@ -11,8 +11,12 @@ bin := $(CARGO_TARGET_DIR)/release
 # Seconds for each fuzz target, and rounds of the soak.
 FUZZ_SECONDS ?= 600
 SOAK_ROUNDS ?= 100
-# Options for the comparison, for example: make bench-smoke ARGS='--only h1-small --rounds 12'
+# Scenarios of `make bench`, for example SCENARIO=h1-small,tcp-16m; none means all.
+SCENARIO ?=
+# Options for the comparisons, for example: make bench-smoke ARGS='--rounds 12'
 ARGS ?=
+# Peers that no Debian package brings.
+tools := $(abspath $(CARGO_TARGET_DIR))/tools
 
 .PHONY: help
 help: ## List the targets
@@ -36,17 +40,26 @@ test: tools build ## Run all tests and check the dependencies
 	cargo fetch --locked
 	cargo deny --offline check bans licenses sources
 
-.PHONY: bench-smoke
-bench-smoke: build ## Compare CPU, memory, start and reload with nginx and HAProxy
+.PHONY: bench
+bench: build ## Compare with all peers, or go on where it was ended, and write the report
 	.ci/install-tools packages
-	$(bin)/ringway-bench smoke $(ARGS)
+	.ci/install-tools envoy $(tools)
+	PATH="$(tools)/bin:$$PATH" $(bin)/ringway-bench compare --resume \
+		$(if $(SCENARIO),--only $(SCENARIO)) $(ARGS)
+	$(bin)/ringway-bench report --readme README.md
+
+.PHONY: bench-smoke
+bench-smoke: build ## Compare the main figures with nginx and HAProxy in three minutes
+	.ci/install-tools packages
+	$(bin)/ringway-bench compare --rounds 6 --seconds 1 --peers haproxy,nginx \
+		--only start,h1-small,h1-16m,tcp-16m,idle-0 $(ARGS)
 
 .PHONY: soak
 soak: build ## Load both backends in turn for a long time; any failed request fails it
 	.ci/install-tools packages
 	RINGWAY_BIN=$(abspath $(bin))/ringway RINGWAY_RELOADS=5000 \
 		cargo test --locked -p ringway --test e2e reloads_under_load -- --nocapture
-	$(bin)/ringway-bench smoke --no-record --rounds $(SOAK_ROUNDS) --seconds 10 \
+	$(bin)/ringway-bench compare --no-record --rounds $(SOAK_ROUNDS) --seconds 10 \
 		--peers ringway-epoll --only h1-small,h1-16m,tcp-16m,idle-9000,routes-100k
 
 .PHONY: fuzz

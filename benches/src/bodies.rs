@@ -18,7 +18,7 @@ use std::{
 };
 
 use rustix::net::RecvFlags;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Error,
@@ -66,7 +66,8 @@ pub(crate) struct HttpOptions {
 }
 
 /// How a body is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Protocol {
     /// 8 bytes of length; see `origin --tcp-bytes`.
     Tcp,

@@ -1,85 +1,117 @@
-//! Ringway beside nginx and HAProxy on this machine: CPU, memory, start, reload.
+//! `ringway-bench compare`: Ringway beside its peers on this machine, scenario by scenario.
 //!
 //! ```text
-//!        core 1                     core 0                  core 1
-//! load (wrk or bodies) ──▶ the one proxy under load ──▶ ringway-bench origin
+//!      core 1                  core 0                     core 1
+//! load (in process) ──▶ the one proxy under load ──▶ ringway-bench origin
+//!
+//! scenarios/*.yaml + peers/*/ ──▶ rounds ──▶ findings ──▶ results/detail/<id>.json, latest.json
 //! ```
 //!
 //! # Method
 //! - One worker or thread per proxy, equal work, configurations in `benches/peers/`.
-//! - Rounds are interleaved ABBA: A B C, then C B A; what drifts hits all alike.
-//! - CPU is what the kernel accounted to the proxy's threads (`procfs`), loopback included. It does
-//!   not depend on whether load and origin fill their core.
+//! - Rounds are interleaved ABBA: A B C, then C B A; disturbed ones are void (`rounds`).
+//! - CPU is what the kernel accounted to the proxy's threads (`procfs`), loopback included, in a
+//!   closed loop: it does not depend on whether load and origin fill their core.
+//! - Latency is from an open loop at one rate for all, less what the origin alone takes in the same
+//!   round (`requests`).
 //! - Ratio of medians with a bootstrap 95 % interval (`sample`), merged by `results`.
 //!
 //! # Not here
-//! Latency and rates: two shared cores and a closed loop say nothing about either.
+//! Capacity: a rate from two shared cores says nothing about one.
 
+mod findings;
 mod idle;
 mod peer;
+mod print;
 mod probe;
-mod report;
+mod reload;
+mod requests;
 mod rounds;
 mod routes;
 mod scenario;
+pub(crate) mod serve;
 mod start;
+mod system;
+mod table;
 
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
+    rc::Rc,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
     child::{self, Child},
     error::Error,
     guard::Guard,
-    results,
+    results::{self, Run, detail},
     scratch::Scratch,
     terminal,
 };
-use peer::Peer;
-use report::Report;
-use scenario::{Kind, Scenario};
+use findings::Findings;
+use peer::{DIRECT, OURS, Peer, Setup};
+use scenario::{Load, Scenario};
+use table::Table;
 
-/// Options of `ringway-bench smoke`.
+/// Options of `ringway-bench compare`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+  ringway-bench compare --list
+  ringway-bench compare --only h1-small,tcp-16m --peers haproxy,nginx --rounds 12
+  ringway-bench compare --resume          # goes on where an earlier run of this commit ended")]
 pub(crate) struct Options {
     /// Scenarios to measure, by id (default: all)
     #[arg(long, value_name = "ID,...", value_delimiter = ',')]
-    only: Vec<Scenario>,
-    /// Proxies to compare with
+    only: Vec<String>,
+    /// List the scenarios and what each still waits for, and measure nothing
+    #[arg(long)]
+    list: bool,
+    /// Proxies to compare with; `direct` is none, the base of added latency
     #[arg(
         long,
         value_name = "PEER,...",
         value_delimiter = ',',
-        default_value = "haproxy,nginx,ringway-epoll"
+        default_value = "haproxy,nginx,envoy,ringway-epoll"
     )]
-    peers: Vec<Peer>,
+    peers: Vec<String>,
     /// Rounds per scenario; each proxy is under load once per round
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Seconds of load per proxy and round
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
+    /// Lateness of the generator at its 99th percentile above which a round is void
+    #[arg(long, value_name = "TIME", default_value = "5ms", value_parser = humantime::parse_duration)]
+    lateness_max: Duration,
+    /// Leave out scenarios whose result is from this very commit
+    #[arg(long)]
+    resume: bool,
     /// The proxy to measure (default: the one built beside this program)
     #[arg(long, value_name = "PROGRAM")]
     ringway: Option<PathBuf>,
     /// Measure the peers only; nothing is recorded
     #[arg(long)]
     without_ringway: bool,
-    /// Results file to merge into
-    #[arg(long, value_name = "FILE", default_value = "benches/results/latest.json")]
+    /// Folder of results: latest.json is merged into, detail/ID.json replaced
+    #[arg(long, value_name = "DIR", default_value = "benches/results")]
     results: PathBuf,
-    /// Print only, leave the results file as it is
+    /// Print only, leave the results as they are
     #[arg(long)]
     no_record: bool,
+    /// Folder with a file for each scenario
+    #[arg(long, value_name = "DIR", default_value = "benches/scenarios")]
+    scenarios: PathBuf,
+    /// Folder with a folder for each peer
+    #[arg(long, value_name = "DIR", default_value = "benches/peers")]
+    peers_from: PathBuf,
 }
 
 /// What every measurement needs: where to run, what to start, how often.
-pub(crate) struct Bench {
+#[derive(Debug)]
+struct Bench {
     guard: Arc<Guard>,
     scratch: Scratch,
     proxy_core: usize,
@@ -87,60 +119,128 @@ pub(crate) struct Bench {
     origin_http: SocketAddr,
     origin_tcp: SocketAddr,
     /// Ringway first (if it takes part), then the peers.
-    contenders: Vec<Peer>,
+    contenders: Vec<Rc<Peer>>,
+    run: Run,
     rounds: u32,
     seconds: u64,
+    lateness_max: Duration,
 }
 
-/// Runs the chosen scenarios, prints what was found and merges it into the results file.
+/// Runs the chosen scenarios, prints what was found and records it.
 ///
 /// # Errors
 /// When nothing could be set up, or when a scenario could not be measured; what could be is
 /// printed and recorded all the same.
 pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let began = Instant::now();
-    let (mut bench, _origin) = set_up(options)?;
-    let mut report = Report::new(&bench)?;
-    for scenario in chosen(&options.only) {
-        terminal::warn(&format!("{}: {}", scenario.id(), scenario.about()));
-        if let Err(error) = measure(&mut bench, scenario, &mut report) {
-            report.failed(scenario.id(), &error);
+    let scenarios = scenario::read(&options.scenarios, &options.only)?;
+    let (bench, _origin) = set_up(options)?;
+    if options.list {
+        return list(&bench, &scenarios);
+    }
+    print::run(&bench.run);
+    let mut failures = Vec::new();
+    for scenario in &scenarios {
+        if options.resume && is_done(&bench, options, scenario)? {
+            terminal::say(&format!("\n{}: kept from an earlier run of this commit", scenario.id));
+            continue;
         }
+        if let Some(why) = waits_for(&bench, scenario)? {
+            terminal::say(&format!("\n{}: not yet: {why}", scenario.id));
+            continue;
+        }
+        failures.extend(one(&bench, options, scenario)?);
+    }
+    terminal::say(&format!("\ntook {} s", began.elapsed().as_secs()));
+    if failures.is_empty() { Ok(()) } else { Err(Error::Incomplete(failures)) }
+}
+
+/// Measures, prints and records one scenario, and says what of it failed.
+fn one(bench: &Bench, options: &Options, scenario: &Scenario) -> Result<Vec<String>, Error> {
+    let mut findings = Findings::new(bench, scenario);
+    if let Err(error) = measure(bench, scenario, &mut findings) {
+        findings.failed(OURS, &error);
     }
     terminal::progress("");
-    report.print();
-    terminal::say(&format!("took {} s", began.elapsed().as_secs()));
-    if bench.ringway.is_some() && !options.no_record && !report.rows().is_empty() {
-        results::merge_into(&options.results, report.run().clone(), report.rows().to_vec())?;
-        terminal::say(&format!("merged into {}", options.results.display()));
+    let contenders: Vec<String> = std::iter::once(DIRECT.to_owned())
+        .chain(bench.contenders.iter().map(|peer| peer.id.clone()))
+        .collect();
+    let (detail, failures) = findings.finish(&contenders);
+    print::detail(&detail);
+    // A result without Ringway, or with a gap, does not replace a whole one.
+    if bench.ringway.is_some() && !options.no_record && failures.is_empty() {
+        detail::write(&options.results.join("detail"), &detail)?;
+        let latest = options.results.join("latest.json");
+        results::merge_into(&latest, detail.run.clone(), detail.rows.clone())?;
     }
-    report.verdict()
+    Ok(failures)
 }
 
-/// The chosen scenarios in their own order, `routes-*` once: its two sizes are one measurement.
-fn chosen(only: &[Scenario]) -> Vec<Scenario> {
-    let mut routes = false;
-    let wanted = Scenario::ALL.iter().filter(|&one| only.is_empty() || only.contains(one));
-    wanted
-        .filter(|one| one.kind() != Kind::Routes || !std::mem::replace(&mut routes, true))
-        .copied()
-        .collect()
+fn measure(bench: &Bench, scenario: &Scenario, findings: &mut Findings) -> Result<(), Error> {
+    match &scenario.load {
+        Load::Requests(_) | Load::Bodies(_) => requests::measure(bench, scenario, findings),
+        Load::Routes(routes) => routes::measure(bench, scenario, routes, findings),
+        Load::Reload(reload) => reload::measure(bench, scenario, reload, findings),
+        Load::Idle(idle) => {
+            idle::measure(bench, scenario, idle, findings);
+            Ok(())
+        }
+        Load::Start => {
+            start::measure(bench, scenario, findings);
+            Ok(())
+        }
+    }
 }
 
-fn measure(bench: &mut Bench, scenario: Scenario, report: &mut Report) -> Result<(), Error> {
-    match scenario.kind() {
-        Kind::Requests | Kind::Bodies { .. } => rounds::measure(bench, scenario, report),
-        Kind::Start => start::measure(bench, report),
-        Kind::Idle { connections } => idle::measure(bench, scenario, connections, report),
-        Kind::Routes => routes::measure(bench, report),
+fn list(bench: &Bench, scenarios: &[Scenario]) -> Result<(), Error> {
+    for scenario in scenarios {
+        let why = waits_for(bench, scenario)?.map(|why| format!(" (not yet: {why})"));
+        let (id, about) = (&scenario.id, &scenario.about);
+        terminal::say(&format!("{id:14} {about}{}", why.unwrap_or_default()));
+    }
+    Ok(())
+}
+
+/// Why Ringway cannot be measured in this scenario, if it cannot.
+fn waits_for(bench: &Bench, scenario: &Scenario) -> Result<Option<String>, Error> {
+    let Some(ours) = bench.contenders.iter().find(|peer| peer.id == OURS) else { return Ok(None) };
+    if !ours.has(scenario.setup()) {
+        return Ok(Some(format!("Ringway has no configuration for {}", scenario.setup())));
+    }
+    let needs_table = matches!(scenario.load, Load::Routes(_) | Load::Reload(_));
+    let table = needs_table.then_some(Table::new(10));
+    ours.waits_for(bench, Setup { table, ..Setup::named(scenario.setup()) })
+}
+
+/// Whether there is a result of this commit, with these contenders and at least as many rounds.
+fn is_done(bench: &Bench, options: &Options, scenario: &Scenario) -> Result<bool, Error> {
+    let found = detail::read(&options.results.join("detail"), &scenario.id)?;
+    Ok(found.is_some_and(|detail| {
+        detail.run.commit == bench.run.commit
+            && !bench.run.commit.ends_with(system::DIRTY)
+            && detail.rounds >= bench.rounds
+            && bench.run.versions.keys().all(|peer| detail.run.versions.contains_key(peer))
+    }))
+}
+
+impl Bench {
+    /// The contenders that have a configuration for `setup`; those that have none are named.
+    fn peers_with(&self, setup: &str, findings: &mut Findings) -> Vec<Rc<Peer>> {
+        let (with, without): (Vec<_>, Vec<_>) =
+            self.contenders.iter().partition(|peer| peer.has(setup));
+        for peer in without {
+            findings.note(format!("{} has no configuration for {setup}", peer.id));
+        }
+        with.into_iter().map(Rc::clone).collect()
     }
 }
 
 fn set_up(options: &Options) -> Result<(Bench, Child), Error> {
-    let ringway = find_ringway(options)?;
-    let &[proxy_core, load_core, ..] = child::allowed_cores()?.as_slice() else {
-        return Err(Error::Usage("needs two cores: one for the proxy alone".to_owned()));
+    let ringway = match options.without_ringway {
+        true => None,
+        false => Some(find_ringway(options.ringway.as_deref())?),
     };
+    let (proxy_core, load_core) = cores()?;
     child::raise_descriptor_limit()?;
     // From here on, whatever is started without a core of its own is on the load's core.
     child::pin_to(load_core)?;
@@ -154,31 +254,44 @@ fn set_up(options: &Options) -> Result<(Bench, Child), Error> {
     let log = scratch.folder().join("origin.log");
     let mut origin = Child::start("origin", command, Some(load_core), Some(log), &guard)?;
     origin.wait_for(origin_http)?;
-    let built = ringway.is_some();
-    let theirs = options.peers.iter().copied().filter(|peer| {
+    let mut contenders = Vec::new();
+    let ours = ringway.is_some().then_some(OURS);
+    let theirs = options.peers.iter().map(String::as_str);
+    for id in ours.into_iter().chain(theirs.filter(|id| ![OURS, DIRECT].contains(id))) {
+        let peer = Peer::read(&options.peers_from, id)?;
         // Without the program there is neither of its backends.
-        *peer != Peer::Ringway && (built || !peer.is_ringway())
-    });
-    let bench = Bench {
+        if ringway.is_some() || !peer.is_ringway() {
+            contenders.push(peer);
+        }
+    }
+    let mut bench = Bench {
         guard,
         scratch,
         proxy_core,
         ringway,
         origin_http,
         origin_tcp,
-        contenders: built.then_some(Peer::Ringway).into_iter().chain(theirs).collect(),
+        contenders,
+        run: Run::default(),
         rounds: options.rounds,
         seconds: options.seconds,
+        lateness_max: options.lateness_max,
     };
+    bench.run = system::describe(&bench)?;
     Ok((bench, origin))
 }
 
-fn find_ringway(options: &Options) -> Result<Option<PathBuf>, Error> {
-    if options.without_ringway {
-        return Ok(None);
+/// The core of the proxy under load, and the one of everything else.
+fn cores() -> Result<(usize, usize), Error> {
+    match child::allowed_cores()?.as_slice() {
+        &[proxy_core, load_core, ..] => Ok((proxy_core, load_core)),
+        _ => Err(Error::Usage("needs two cores: one for the proxy alone".to_owned())),
     }
-    let path = match &options.ringway {
-        Some(path) => path.clone(),
+}
+
+fn find_ringway(given: Option<&Path>) -> Result<PathBuf, Error> {
+    let path = match given {
+        Some(path) => path.to_owned(),
         None => beside("ringway")?,
     };
     if !path.is_file() {
@@ -187,7 +300,7 @@ fn find_ringway(options: &Options) -> Result<Option<PathBuf>, Error> {
             remedy: "build it (cargo build --release -p ringway), or give --without-ringway",
         });
     }
-    Ok(Some(path))
+    Ok(path)
 }
 
 /// The program called `name` in the folder of this one.

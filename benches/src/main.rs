@@ -5,7 +5,8 @@
 //! load       open-loop generator: constant or Poisson arrivals, latency from the intended time
 //! load-tcp   closed-loop client of the raw TCP origin, through a tunnel or direct
 //! load-http  closed-loop client of HTTP bodies of one size
-//! smoke      short comparison with nginx and HAProxy, one proxy at a time on a core of its own
+//! compare    Ringway beside its peers, scenario by scenario, one proxy at a time on its own core
+//! proxy      one proxy of a comparison alone, with its CPU and memory, for a load from another host
 //! demo       origin with three variants, the proxy, and the quickstart file
 //! guard      (internal) ends what a vanished parent left running
 //! ```
@@ -33,7 +34,6 @@ mod results;
 mod sample;
 mod scratch;
 mod terminal;
-mod wrk;
 
 use std::process::ExitCode;
 
@@ -59,8 +59,10 @@ enum Command {
     LoadTcp(bodies::TcpOptions),
     /// GET bodies over HTTP/1.1 in a closed loop; prints bodies, bytes and errors as JSON
     LoadHttp(bodies::HttpOptions),
-    /// Compare CPU, memory, start and reload with nginx and HAProxy on this machine
-    Smoke(compare::Options),
+    /// Compare CPU, latency, memory, start and reload with other proxies on this machine
+    Compare(compare::Options),
+    /// Start one proxy of the comparison and say what it spends, while another host loads it
+    Proxy(compare::serve::Options),
     /// Start three origins and the proxy with the quickstart file, and print what to try
     Demo(demo::Options),
     /// End registered processes once the pipe on standard input closes
@@ -90,7 +92,8 @@ fn dispatch(command: Command) -> Result<(), Error> {
         Command::Load(options) => load::run(&options),
         Command::LoadTcp(options) => bodies::run_tcp(&options),
         Command::LoadHttp(options) => bodies::run_http(&options),
-        Command::Smoke(options) => compare::run(&options),
+        Command::Compare(options) => compare::run(&options),
+        Command::Proxy(options) => compare::serve::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Guard => {
             guard::serve();

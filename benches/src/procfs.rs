@@ -120,11 +120,21 @@ impl CpuTime {
     }
 }
 
-/// Time that the hypervisor gave to others, over all cores, in clock ticks.
-pub(crate) fn stolen_ticks() -> io::Result<u64> {
+/// Time of the whole machine that belongs to no process, over all cores, in clock ticks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct MachineTicks {
+    /// Given to others by the hypervisor.
+    pub(crate) stolen: u64,
+    /// In soft interrupts.
+    pub(crate) softirq: u64,
+}
+
+/// What `/proc/stat` says now.
+pub(crate) fn machine_ticks() -> io::Result<MachineTicks> {
     let text = fs::read_to_string("/proc/stat")?;
     let first = text.lines().next().unwrap_or_default();
-    first.split_whitespace().nth(8).unwrap_or("0").parse().map_err(invalid)
+    let ticks = |index| first.split_whitespace().nth(index).unwrap_or("0").parse().map_err(invalid);
+    Ok(MachineTicks { softirq: ticks(7)?, stolen: ticks(8)? })
 }
 
 fn children(pid: u32) -> Vec<u32> {

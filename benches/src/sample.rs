@@ -33,19 +33,34 @@ pub(crate) fn median(samples: &[f64]) -> f64 {
 /// The ratio of the medians of two samples of the same rounds.
 pub(crate) fn ratio(ours: &[f64], theirs: &[f64]) -> Ratio {
     let rounds = ours.len().min(theirs.len());
+    let (low, high) = interval(rounds, |picks| {
+        let of = |samples: &[f64]| -> f64 {
+            median(&picks.iter().map(|&pick| samples[pick]).collect::<Vec<_>>())
+        };
+        of(ours) / of(theirs)
+    });
+    Ratio { ratio: median(ours) / median(theirs), low, high }
+}
+
+/// The 95 % interval of the median.
+pub(crate) fn median_interval(samples: &[f64]) -> (f64, f64) {
+    interval(samples.len(), |picks| {
+        median(&picks.iter().map(|&pick| samples[pick]).collect::<Vec<_>>())
+    })
+}
+
+/// The 95 % interval of what `figure` makes of rounds that are drawn with replacement.
+fn interval(rounds: usize, figure: impl Fn(&[usize]) -> f64) -> (f64, f64) {
     let mut random = fastrand::Rng::with_seed(0x5eed);
     let mut drawn: Vec<f64> = (0..DRAWS)
         .map(|_| {
             let picks: Vec<usize> = (0..rounds).map(|_| random.usize(..rounds)).collect();
-            let of = |samples: &[f64]| -> f64 {
-                median(&picks.iter().map(|&pick| samples[pick]).collect::<Vec<_>>())
-            };
-            of(ours) / of(theirs)
+            figure(&picks)
         })
         .collect();
     drawn.sort_by(f64::total_cmp);
     let at = |share: f64| drawn[((DRAWS - 1) as f64 * share).round() as usize];
-    Ratio { ratio: median(ours) / median(theirs), low: at(0.025), high: at(0.975) }
+    (at(0.025), at(0.975))
 }
 
 #[cfg(test)]
@@ -57,6 +72,13 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
         assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn the_interval_of_a_median_holds_it_and_is_within_the_samples() {
+        let (low, high) = median_interval(&[3.0, 1.0, 2.0, 5.0, 4.0]);
+        assert!((1.0..3.0).contains(&low) && (3.0..=5.0).contains(&high), "{low} {high}");
+        assert_eq!(median_interval(&[2.0]), (2.0, 2.0));
     }
 
     #[test]

@@ -38,10 +38,10 @@ impl Scratch {
         &self.folder
     }
 
-    /// Writes a file into the folder and says where it is.
-    pub(crate) fn write(&self, name: &str, text: &str) -> Result<PathBuf, Error> {
+    /// Makes an empty folder inside and says where it is.
+    pub(crate) fn make_folder(&self, name: &str) -> Result<PathBuf, Error> {
         let path = self.folder.join(name);
-        fs::write(&path, text).map_err(Error::io(format!("write {name}")))?;
+        fs::create_dir(&path).map_err(Error::io(format!("make the folder {name}")))?;
         Ok(path)
     }
 

@@ -18,12 +18,3 @@ fn quickstart_is_accepted_without_warnings() {
 fn reference_is_accepted_without_warnings() {
     must_load("reference", include_str!("../../deploy/examples/reference.yaml"));
 }
-
-#[test]
-fn template_of_the_comparison_is_accepted_without_warnings() {
-    let mut text = include_str!("../peers/ringway.yaml").to_owned();
-    for (port, place) in ["ADMIN", "HTTP", "TCP", "ORIGIN_HTTP", "ORIGIN_TCP"].iter().enumerate() {
-        text = text.replace(&format!("{{{{{place}}}}}"), &format!("127.0.0.1:{}", 9000 + port));
-    }
-    must_load("peers/ringway.yaml", &text);
-}

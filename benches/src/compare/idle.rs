@@ -3,82 +3,75 @@
 //! What counts is the growth of the proxy's resident memory per connection; the kernel's socket
 //! buffers are not in it. For a master with a worker it is the proportional set of both.
 
-use std::{io, net::TcpStream, thread, time::Duration};
+use std::{io, net::TcpStream, rc::Rc, thread, time::Duration};
 
 use super::{
     Bench,
-    peer::{Peer, Proxy},
+    findings::{Findings, PER_CONNECTION, PSS, RSS},
+    peer::{Peer, Proxy, Setup},
     probe,
-    report::{Metric, Report},
-    scenario::Scenario,
-    start::{RSS, fresh, push},
+    scenario::{Idle, Scenario},
 };
-use crate::{error::Error, terminal};
+use crate::{error::Error, procfs::Memory, terminal};
 
 /// Fresh proxies per peer.
-const REPEATS: u32 = 2;
+const REPEATS: u32 = 3;
 /// Body of the one request that each connection sends.
 const REQUEST_BYTES: usize = 16 * 1024;
 /// A connection gives its buffer back after about a second of silence; three are plenty.
 const SILENCE: Duration = Duration::from_secs(3);
 /// Idle connections that are asked once more at the end: were they really kept?
 const STILL_ALIVE: usize = 50;
-const GOAL_MIB: f64 = 10.0;
-const GOAL_BYTES: f64 = 1024.0;
-
-const PER_CONNECTION: Metric = Metric { id: "bytes_per_idle_connection", unit: "B" };
 
 /// Measures every contender.
-pub(super) fn measure(
-    bench: &Bench,
-    scenario: Scenario,
-    connections: u32,
-    report: &mut Report,
-) -> Result<(), Error> {
-    let mut order: Vec<Peer> = bench.contenders.clone();
-    let (mut sizes, mut shares) = (fresh(&order), fresh(&order));
+pub(super) fn measure(bench: &Bench, scenario: &Scenario, idle: &Idle, findings: &mut Findings) {
+    let mut order = bench.peers_with(scenario.setup(), findings);
     for repeat in 0..REPEATS {
-        for &peer in &order {
-            terminal::progress(&format!("{}: {} ({})", scenario.id(), peer.id(), repeat + 1));
-            let (before_kib, after_kib) = one_proxy(bench, peer, scenario, connections)?;
-            push(&mut sizes, peer, after_kib / 1024.0);
-            let growth = (after_kib - before_kib) * 1024.0;
-            push(&mut shares, peer, growth / f64::from(connections.max(1)));
-        }
+        order.retain(|peer| {
+            terminal::progress(&format!("{}: {} ({})", scenario.id, peer.id, repeat + 1));
+            match one_proxy(bench, peer, scenario, idle.connections) {
+                Ok((before, after)) => {
+                    keep(findings, peer, idle.connections, before, after);
+                    true
+                }
+                Err(error) => {
+                    findings.failed(&peer.id, &error);
+                    false
+                }
+            }
+        });
         order.reverse();
     }
-    report.compare(scenario.id(), RSS, &sizes);
-    if connections == 0 {
-        report.compare_with_goal(scenario.id(), RSS, &sizes, GOAL_MIB);
-    } else {
-        report.compare(scenario.id(), PER_CONNECTION, &shares);
-        report.compare_with_goal(scenario.id(), PER_CONNECTION, &shares, GOAL_BYTES);
-    }
-    Ok(())
 }
 
-/// Resident KiB before the connections, and with them idle.
+fn keep(findings: &mut Findings, peer: &Peer, connections: u32, before: Memory, after: Memory) {
+    findings.push(RSS, &peer.id, after.resident_kib as f64 / 1024.0);
+    findings.push(PSS, &peer.id, after.proportional_kib as f64 / 1024.0);
+    if connections > 0 {
+        let growth_kib = after.resident_kib as f64 - before.resident_kib as f64;
+        findings.push(PER_CONNECTION, &peer.id, growth_kib * 1024.0 / f64::from(connections));
+    }
+}
+
+/// The memory before the connections, and with them idle.
 fn one_proxy(
     bench: &Bench,
-    peer: Peer,
-    scenario: Scenario,
+    peer: &Rc<Peer>,
+    scenario: &Scenario,
     connections: u32,
-) -> Result<(f64, f64), Error> {
-    let proxy = Proxy::start(bench, peer)?;
+) -> Result<(Memory, Memory), Error> {
+    let proxy = Proxy::start(bench, peer, Setup::named(scenario.setup()))?;
     thread::sleep(Duration::from_secs(1));
-    let resident = || -> Result<f64, Error> {
-        let memory = proxy.child.process().memory();
-        Ok(memory.map_err(Error::io("read the memory in use"))?.resident_kib as f64)
-    };
-    let before = resident()?;
+    let memory = || proxy.child.process().memory().map_err(Error::io("read the memory in use"));
+    let before = memory()?;
     if connections == 0 {
         return Ok((before, before));
     }
     let bad = |done: usize, error: &io::Error| {
-        terminal::warn(&format!("connection {done} through {}: {error}", peer.id()));
+        terminal::warn(&format!("connection {done} through {}: {error}", peer.id));
         Error::BadRound {
-            scenario: scenario.id().to_owned(),
-            peer: peer.id().to_owned(),
+            scenario: scenario.id.clone(),
+            peer: peer.id.clone(),
             requests: done as u64,
             errors: 1,
         }
@@ -88,7 +81,7 @@ fn one_proxy(
         held.push(used_connection(&proxy).map_err(|error| bad(held.len(), &error))?);
     }
     thread::sleep(SILENCE);
-    let after = resident()?;
+    let after = memory()?;
     let step = (held.len() / STILL_ALIVE).max(1);
     for stream in held.iter_mut().step_by(step) {
         let answer = probe::get(stream, "bench", "/").map_err(|error| bad(0, &error))?;

@@ -1,107 +1,199 @@
-//! The scenarios, by the ids that files and the command line use.
+//! The scenarios: one file each in `benches/scenarios/`, its name the id.
+//!
+//! # Invariants
+//! - A field that is not known is an error: a misspelt one would measure something else.
 
-use std::str::FromStr;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use crate::bodies::Protocol;
+use serde::{Deserialize, Deserializer};
+
+use crate::{bodies, error::Error, results::detail::Goal};
 
 /// One thing to measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scenario {
-    Start,
-    H1Small,
-    H1OneMib,
-    H1SixteenMib,
-    TcpOneMib,
-    TcpSixteenMib,
-    Idle0,
-    Idle9000,
-    Routes10,
-    Routes100k,
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Scenario {
+    /// The name of the file without its extension.
+    #[serde(skip)]
+    pub(super) id: String,
+    pub(super) about: String,
+    /// The folder of each peer that has its configuration; by default what the load needs.
+    #[serde(default)]
+    setup: Option<String>,
+    pub(super) load: Load,
+    /// Whether latency is measured too, at one rate for all.
+    #[serde(default)]
+    pub(super) latency: bool,
+    #[serde(default)]
+    pub(super) goals: Vec<Goal>,
 }
 
-/// How a scenario is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// CPU per small request, closed loop.
-    Requests,
-    /// CPU per byte of large bodies, closed loop.
-    Bodies {
-        protocol: Protocol,
-        bytes: u64,
-    },
+/// What is done to a proxy.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Load {
+    /// Requests as fast as they are answered: CPU per request.
+    Requests(Requests),
+    /// Large bodies as fast as they arrive: CPU per byte.
+    Bodies(Bodies),
+    /// Idle connections: memory.
+    Idle(Idle),
+    /// Requests under a table of routes, and reloads of it.
+    Routes(Routes),
+    /// Requests at a rate while the table is replaced again and again.
+    Reload(Reload),
+    /// From exec to the first answer.
     Start,
-    Idle {
-        connections: u32,
-    },
-    Routes,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Requests {
+    pub(super) path: String,
+    pub(super) connections: u32,
+    #[serde(default)]
+    pub(super) requests_per_connection: Option<u32>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bodies {
+    pub(super) protocol: bodies::Protocol,
+    pub(super) bytes: u64,
+    pub(super) connections: u32,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Idle {
+    pub(super) connections: u32,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Routes {
+    pub(super) count: u32,
+    /// Routes of a second Ringway beside the first, whose CPU the goal is relative to.
+    #[serde(default)]
+    pub(super) beside: Option<u32>,
+    pub(super) connections: u32,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reload {
+    pub(super) count: u32,
+    pub(super) connections: u32,
+    #[serde(deserialize_with = "duration")]
+    pub(super) every: Duration,
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map_err(serde::de::Error::custom)
 }
 
 impl Scenario {
-    /// In the order in which they run.
-    pub(crate) const ALL: [Self; 10] = [
-        Self::Start,
-        Self::H1Small,
-        Self::H1OneMib,
-        Self::H1SixteenMib,
-        Self::TcpOneMib,
-        Self::TcpSixteenMib,
-        Self::Idle0,
-        Self::Idle9000,
-        Self::Routes10,
-        Self::Routes100k,
-    ];
-
-    pub(crate) fn id(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::H1Small => "h1-small",
-            Self::H1OneMib => "h1-1m",
-            Self::H1SixteenMib => "h1-16m",
-            Self::TcpOneMib => "tcp-1m",
-            Self::TcpSixteenMib => "tcp-16m",
-            Self::Idle0 => "idle-0",
-            Self::Idle9000 => "idle-9000",
-            Self::Routes10 => "routes-10",
-            Self::Routes100k => "routes-100k",
-        }
-    }
-
-    pub(crate) fn about(self) -> &'static str {
-        match self {
-            Self::Start => "from exec to the first answer, and memory then",
-            Self::H1Small => "GET / with a 14 byte body, 64 kept connections",
-            Self::H1OneMib => "HTTP bodies of 1 MiB, 4 kept connections",
-            Self::H1SixteenMib => "HTTP bodies of 16 MiB, 4 kept connections",
-            Self::TcpOneMib => "bodies of 1 MiB through 4 TCP tunnels",
-            Self::TcpSixteenMib => "bodies of 16 MiB through 4 TCP tunnels",
-            Self::Idle0 => "memory after one request",
-            Self::Idle9000 => "memory with 9000 idle connections that each sent 16 KiB once",
-            Self::Routes10 | Self::Routes100k => "the same requests under 10 and 100 000 routes",
-        }
-    }
-
-    pub(crate) fn kind(self) -> Kind {
-        let bodies = |protocol, mebibytes: u64| Kind::Bodies { protocol, bytes: mebibytes << 20 };
-        match self {
-            Self::Start => Kind::Start,
-            Self::H1Small => Kind::Requests,
-            Self::H1OneMib => bodies(Protocol::Http, 1),
-            Self::H1SixteenMib => bodies(Protocol::Http, 16),
-            Self::TcpOneMib => bodies(Protocol::Tcp, 1),
-            Self::TcpSixteenMib => bodies(Protocol::Tcp, 16),
-            Self::Idle0 => Kind::Idle { connections: 0 },
-            Self::Idle9000 => Kind::Idle { connections: 9000 },
-            Self::Routes10 | Self::Routes100k => Kind::Routes,
-        }
+    /// The folder of each peer that has the configuration for this.
+    pub(super) fn setup(&self) -> &str {
+        let needed = match self.load {
+            Load::Routes(_) | Load::Reload(_) => "routes",
+            Load::Requests(_) | Load::Bodies(_) | Load::Idle(_) | Load::Start => "plain",
+        };
+        self.setup.as_deref().unwrap_or(needed)
     }
 }
 
-impl FromStr for Scenario {
-    type Err = String;
+/// The scenarios of `folder` with the ids of `only` (all if there are none), by id.
+///
+/// # Errors
+/// When a file cannot be understood, or an id has no file.
+pub(super) fn read(folder: &Path, only: &[String]) -> Result<Vec<Scenario>, Error> {
+    let entries = fs::read_dir(folder)
+        .map_err(Error::io(format!("read the scenarios in {}", folder.display())))?;
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    paths.sort();
+    let all = paths.iter().map(|path| one(path)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(unknown) = only.iter().find(|id| all.iter().all(|one| one.id != **id)) {
+        let ids: Vec<&str> = all.iter().map(|one| one.id.as_str()).collect();
+        return Err(Error::Usage(format!("no scenario {unknown}; there are {}", ids.join(", "))));
+    }
+    Ok(all.into_iter().filter(|one| only.is_empty() || only.contains(&one.id)).collect())
+}
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let ids: Vec<&str> = Self::ALL.iter().map(|scenario| scenario.id()).collect();
-        let found = Self::ALL.into_iter().find(|scenario| scenario.id() == text);
-        found.ok_or_else(|| format!("expected one of {}", ids.join(", ")))
+fn one(path: &Path) -> Result<Scenario, Error> {
+    let malformed = |detail: String| Error::Malformed { what: path.display().to_string(), detail };
+    let text = fs::read_to_string(path).map_err(Error::io(format!("read {}", path.display())))?;
+    let mut scenario: Scenario =
+        serde_saphyr::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+    scenario.id = path
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .ok_or_else(|| malformed("its name is no id".to_owned()))?
+        .to_owned();
+    Ok(scenario)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")
+    }
+
+    #[test]
+    fn every_file_of_the_project_is_understood() {
+        let all = read(&folder(), &[]).unwrap();
+        let ids = [
+            "h1-small",
+            "h1-1k",
+            "h1-64k",
+            "h1-1m",
+            "h1-16m",
+            "h1-close",
+            "tcp-1m",
+            "tcp-16m",
+            "tls-keepalive",
+            "tls-new",
+            "tls-mutual",
+            "tls-resumed",
+            "tls-16m",
+            "h2c-1x1",
+            "h2c-4x32",
+            "h2c-8x100",
+            "grpc-unary",
+            "routes-10",
+            "routes-1k",
+            "routes-100k",
+            "idle-0",
+            "idle-5000",
+            "idle-9000",
+            "idle-tls",
+            "reload-load",
+            "start",
+        ];
+        for id in ids {
+            assert!(all.iter().any(|one| one.id == id), "{id}");
+        }
+        assert_eq!(all.len(), ids.len());
+    }
+
+    #[test]
+    fn an_unknown_id_or_field_is_refused() {
+        let unknown = read(&folder(), &["h1-smal".to_owned()]).unwrap_err().to_string();
+        assert!(unknown.contains("no scenario h1-smal; there are") && unknown.contains("h1-small"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.yaml");
+        fs::write(&path, "about: x\nload: {idle: {conections: 3}}\n").unwrap();
+        let error = read(folder.path(), &[]).unwrap_err().to_string();
+        assert!(error.contains("mine.yaml") && error.contains("conections"), "{error}");
     }
 }

@@ -1,0 +1,278 @@
+//! Requests and bodies: CPU at full load, then latency at one rate for all.
+//!
+//! CPU is taken in a closed loop. It does not depend on whether load and origin fill their core, and
+//! the slowest of Ringway, HAProxy and nginx there gives the rate of the open loop: half of it.
+
+use std::{net::SocketAddr, rc::Rc, time::Duration};
+
+use hdrhistogram::Histogram;
+
+use super::{
+    Bench,
+    findings::{CPU_PER_GB, CPU_PER_REQUEST, Findings, P50_ADDED, P99_ADDED},
+    peer::{DIRECT, OURS, Proxy, Setup},
+    rounds,
+    scenario::{Bodies, Load, Requests, Scenario},
+};
+use crate::{
+    bodies::{self, Protocol},
+    error::Error,
+    load::{self, Arrivals, Exchange, Pace, Pattern, Record, Request, Wanted},
+};
+
+/// Load before the first round: pools filled, buffers grown.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// The same before every latency round, on the connections of that round.
+const LATENCY_WARM_UP: Duration = Duration::from_millis(500);
+/// The rate of the latency rounds, as a share of what the slowest of [`RATED`] reaches.
+const RATE_SHARE: f64 = 0.5;
+/// Contenders whose throughput sets the rate; the others would let it depend on who takes part.
+const RATED: [&str; 3] = [OURS, "haproxy", "nginx"];
+
+/// What a load delivered.
+struct Done {
+    /// Requests, or gigabytes (10^9).
+    units: f64,
+    requests: u64,
+    errors: u64,
+}
+
+/// A proxy under load, and what it has shown.
+struct Contender {
+    proxy: Proxy,
+    rates: Vec<f64>,
+}
+
+/// Where the latency load goes: a proxy, or the origin itself.
+pub(super) struct Lane {
+    pub(super) peer: String,
+    pub(super) target: SocketAddr,
+    pub(super) all: Histogram<u64>,
+    /// Percentiles of the round, kept until the direct lane's are known.
+    pub(super) rounds: Vec<(f64, f64)>,
+}
+
+/// Measures one scenario for all contenders.
+pub(super) fn measure(
+    bench: &Bench,
+    scenario: &Scenario,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    let mut contenders = Vec::new();
+    for peer in bench.peers_with(scenario.setup(), findings) {
+        let warm = Proxy::start(bench, &peer, Setup::named(scenario.setup())).and_then(|proxy| {
+            load(&proxy, scenario, WARM_UP)?;
+            Ok(proxy)
+        });
+        match warm {
+            Ok(proxy) => contenders.push(Contender { proxy, rates: Vec::new() }),
+            Err(error) => findings.failed(&peer.id, &error),
+        }
+    }
+    cpu(bench, scenario, findings, &mut contenders);
+    if let (true, Load::Requests(requests)) = (scenario.latency, &scenario.load) {
+        let rate = common_rate(contenders.iter().map(|one| (&one.proxy.peer.id, &one.rates[..])))?;
+        let proxies =
+            contenders.iter().map(|one| (Rc::clone(&one.proxy.peer), one.proxy.addresses));
+        let mut lanes = lanes(bench, proxies.map(|(peer, to)| (peer.id.clone(), to.http)))?;
+        let wanted = |target| wanted(target, requests, Duration::from_secs(bench.seconds));
+        latency(bench, findings, &mut lanes, rate, |lane| {
+            strict(bench, lane, wanted(lane.target), rate)
+        });
+    }
+    Ok(())
+}
+
+fn cpu(
+    bench: &Bench,
+    scenario: &Scenario,
+    findings: &mut Findings,
+    contenders: &mut Vec<Contender>,
+) {
+    let (metric, scale) = match scenario.load {
+        Load::Bodies(_) => (CPU_PER_GB, 1e9),
+        _ => (CPU_PER_REQUEST, 1e3),
+    };
+    let duration = Duration::from_secs(bench.seconds);
+    rounds::run(
+        bench,
+        "CPU",
+        findings,
+        contenders,
+        |contender| contender.proxy.peer.id.clone(),
+        |Contender { proxy, .. }| {
+            proxy.child.check()?;
+            let read = || proxy.child.process().cpu_time().map_err(Error::io("read the CPU time"));
+            let before = read()?;
+            let done = load(proxy, scenario, duration)?;
+            let (total_ns, user_share) = read()?.since(&before);
+            let rate = done.requests as f64 / duration.as_secs_f64();
+            Ok((total_ns as f64 / scale / done.units, user_share, rate))
+        },
+        |findings, contender, (value, user_share, rate)| {
+            findings.push_cpu(metric, &contender.proxy.peer.id, (value, user_share));
+            contender.rates.push(rate);
+        },
+    );
+}
+
+/// Half of what the slowest of the rated contenders reaches, to two digits.
+pub(super) fn common_rate<'a>(
+    found: impl Iterator<Item = (&'a String, &'a [f64])>,
+) -> Result<f64, Error> {
+    let medians = found
+        .filter(|(peer, rates)| RATED.contains(&peer.as_str()) && !rates.is_empty())
+        .map(|(_, rates)| crate::sample::median(rates));
+    let slowest = medians.fold(f64::INFINITY, f64::min);
+    if !slowest.is_finite() {
+        return Err(Error::Usage("no contender whose rate could be taken".to_owned()));
+    }
+    Ok(format!("{:.1e}", slowest * RATE_SHARE).parse().unwrap_or(slowest))
+}
+
+/// A lane for every proxy and, first, the one without a proxy.
+pub(super) fn lanes(
+    bench: &Bench,
+    proxies: impl Iterator<Item = (String, SocketAddr)>,
+) -> Result<Vec<Lane>, Error> {
+    let direct = std::iter::once((DIRECT.to_owned(), bench.origin_http));
+    direct
+        .chain(proxies)
+        .map(|(peer, target)| {
+            let all = Histogram::new(3)
+                .map_err(|error| Error::Usage(format!("no histogram: {error}")))?;
+            Ok(Lane { peer, target, all, rounds: Vec::new() })
+        })
+        .collect()
+}
+
+/// Open loop through every lane, round by round; what a proxy adds is its percentile less that of
+/// the direct lane in the same round.
+pub(super) fn latency(
+    bench: &Bench,
+    findings: &mut Findings,
+    lanes: &mut Vec<Lane>,
+    rate: f64,
+    once: impl FnMut(&mut Lane) -> Result<Record, Error>,
+) {
+    findings.rate(rate);
+    rounds::run(
+        bench,
+        &format!("latency at {rate}/s"),
+        findings,
+        lanes,
+        |lane| lane.peer.clone(),
+        once,
+        |_, lane, record| {
+            let at = |quantile| record.corrected.value_at_quantile(quantile) as f64 / 1e3;
+            lane.rounds.push((at(0.5), at(0.99)));
+            // Both have three digits, so that nothing is lost.
+            let _ = lane.all.add(&record.corrected);
+        },
+    );
+    let Some(direct) = lanes.iter().find(|lane| lane.peer == DIRECT) else {
+        findings.note("without the direct lane nothing is known to be added".to_owned());
+        return;
+    };
+    for lane in lanes.iter() {
+        findings.curve(&lane.peer, &lane.all);
+        for ((p50, p99), (base50, base99)) in lane.rounds.iter().zip(&direct.rounds) {
+            let base = if lane.peer == DIRECT { (0.0, 0.0) } else { (*base50, *base99) };
+            findings.push(P50_ADDED, &lane.peer, p50 - base.0);
+            findings.push(P99_ADDED, &lane.peer, p99 - base.1);
+        }
+    }
+}
+
+/// One open-loop run in which nothing may fail and the generator may not be late.
+fn strict(bench: &Bench, lane: &Lane, wanted: Wanted, rate: f64) -> Result<Record, Error> {
+    let wanted = Wanted { warm_up: LATENCY_WARM_UP, ..wanted };
+    let record = load::measure(&wanted, open(rate))?;
+    not_late(bench, &record)?;
+    if record.error_count() > 0 {
+        return Err(Error::BadRound {
+            scenario: "latency".to_owned(),
+            peer: lane.peer.clone(),
+            requests: record.corrected.len(),
+            errors: record.error_count(),
+        });
+    }
+    Ok(record)
+}
+
+pub(super) fn open(rate: f64) -> Pace {
+    Pace::Open(Arrivals::new(Pattern::Constant, rate, 1))
+}
+
+/// # Errors
+/// When the generator was the bottleneck.
+pub(super) fn not_late(bench: &Bench, record: &Record) -> Result<(), Error> {
+    let lateness = Duration::from_nanos(record.lateness.value_at_quantile(0.99));
+    if lateness > bench.lateness_max {
+        return Err(Error::Late { lateness, allowed: bench.lateness_max });
+    }
+    Ok(())
+}
+
+fn wanted(target: SocketAddr, requests: &Requests, duration: Duration) -> Wanted {
+    let request = Request::get(target.to_string(), requests.path.clone());
+    Wanted {
+        connections: requests.connections,
+        requests_per_connection: requests.requests_per_connection,
+        duration,
+        ..Wanted::new(target, Exchange::http1(&[request]))
+    }
+}
+
+/// Puts `proxy` under the scenario's load. A load with errors is an error: its CPU figure would
+/// count work that was not done, or not count work that was.
+fn load(proxy: &Proxy, scenario: &Scenario, duration: Duration) -> Result<Done, Error> {
+    let done = match &scenario.load {
+        Load::Bodies(bodies) => load_bodies(proxy, bodies, duration)?,
+        Load::Requests(requests) => closed(&wanted(proxy.addresses.http, requests, duration))?,
+        _ => return Err(Error::Usage("a load of another kind".to_owned())),
+    };
+    if done.errors > 0 || done.requests == 0 {
+        return Err(Error::BadRound {
+            scenario: scenario.id.clone(),
+            peer: proxy.peer.id.clone(),
+            requests: done.requests,
+            errors: done.errors,
+        });
+    }
+    Ok(done)
+}
+
+fn closed(wanted: &Wanted) -> Result<Done, Error> {
+    let record = load::measure(wanted, Pace::Closed)?;
+    let requests = record.corrected.len();
+    Ok(Done { units: requests as f64, requests, errors: record.error_count() })
+}
+
+fn load_bodies(proxy: &Proxy, asked: &Bodies, duration: Duration) -> Result<Done, Error> {
+    let &Bodies { protocol, bytes, connections } = asked;
+    let target = match protocol {
+        Protocol::Tcp => proxy.addresses.tcp,
+        Protocol::Http => proxy.addresses.http,
+    };
+    let sum = bodies::run(&bodies::Load { protocol, target, bytes, connections, duration })?;
+    Ok(Done { units: sum.bytes as f64 / 1e9, requests: sum.bodies, errors: sum.errors })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_half_of_the_slowest_rated_contender() {
+        let found = [
+            ("envoy".to_owned(), vec![6000.0]),
+            ("haproxy".to_owned(), vec![29_000.0, 25_500.0, 26_300.0]),
+            (OURS.to_owned(), vec![40_000.0]),
+        ];
+        let rate = common_rate(found.iter().map(|(peer, rates)| (peer, &rates[..])));
+        assert_eq!(rate.unwrap(), 13_000.0);
+        let without = [("envoy".to_owned(), vec![6000.0])];
+        assert!(common_rate(without.iter().map(|(peer, rates)| (peer, &rates[..]))).is_err());
+    }
+}
