@@ -96,6 +96,14 @@ pub(crate) enum Error {
         /// What the parser said.
         detail: String,
     },
+    /// A plot could not be drawn: a defect of the report, not of its input.
+    #[error("cannot draw the plot {name}: {detail}")]
+    Plot {
+        /// Name of the plot.
+        name: String,
+        /// What the plotting library said.
+        detail: String,
+    },
     /// Some scenarios could not be measured; the others were, and are recorded.
     #[error("not measured: {}", .0.join("; "))]
     Incomplete(Vec<String>),
@@ -121,6 +129,7 @@ impl Error {
             | Self::Late { .. }
             | Self::Malformed { .. }
             | Self::Results { .. }
+            | Self::Plot { .. }
             | Self::Incomplete(_) => EXIT_RUNTIME,
         }
     }

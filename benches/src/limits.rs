@@ -38,6 +38,14 @@ pub(crate) const READY_MAX: Duration = Duration::from_secs(20);
 pub(crate) const END_GRACE: Duration = Duration::from_millis(1500);
 /// Bytes of a failed program's output that an error repeats.
 pub(crate) const LAST_WORDS_BYTES: u64 = 2048;
+/// Scenarios in one report.
+pub(crate) const DETAILS_MAX: usize = 128;
+/// One scenario's samples and curves, as a file.
+pub(crate) const DETAIL_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Bars beside each other in one panel of a plot, gaps counted as bars; more begin another panel.
+pub(crate) const PANEL_BARS_MAX: usize = 26;
+/// Points of one latency curve; of more, evenly chosen ones are drawn.
+pub(crate) const CURVE_POINTS_MAX: usize = 400;
 
 const _: () = assert!(INPUT_BYTES < HEAD_BYTES_MAX);
 const _: () = assert!(READY_BODY_BYTES_MAX <= OUTPUT_BYTES_MAX as u64);

@@ -7,6 +7,7 @@
 //! load-http  closed-loop client of HTTP bodies of one size
 //! compare    Ringway beside its peers, scenario by scenario, one proxy at a time on its own core
 //! proxy      one proxy of a comparison alone, with its CPU and memory, for a load from another host
+//! report     tables, plots and a summary of the newest results
 //! demo       origin with three variants, the proxy, and the quickstart file
 //! guard      (internal) ends what a vanished parent left running
 //! ```
@@ -30,6 +31,7 @@ mod load;
 mod origin;
 mod pattern;
 mod procfs;
+mod report;
 mod results;
 mod sample;
 mod scratch;
@@ -63,6 +65,8 @@ enum Command {
     Compare(compare::Options),
     /// Start one proxy of the comparison and say what it spends, while another host loads it
     Proxy(compare::serve::Options),
+    /// Write the report of the newest results: tables, plots, and where Ringway loses
+    Report(report::Options),
     /// Start three origins and the proxy with the quickstart file, and print what to try
     Demo(demo::Options),
     /// End registered processes once the pipe on standard input closes
@@ -94,6 +98,7 @@ fn dispatch(command: Command) -> Result<(), Error> {
         Command::LoadHttp(options) => bodies::run_http(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Proxy(options) => compare::serve::run(&options),
+        Command::Report(options) => report::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Guard => {
             guard::serve();

@@ -7,6 +7,7 @@
 
 /// Resamplings per interval.
 const DRAWS: usize = 4000;
+const SEED: u64 = 0x5eed;
 
 /// A ratio of medians with its 95 % interval, `low <= ratio <= high` up to rounding.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,28 +31,25 @@ pub(crate) fn median(samples: &[f64]) -> f64 {
     f64::midpoint(sorted[middle - 1], sorted[middle])
 }
 
+/// Lower and upper end of the median's 95 % interval; NaN for no samples.
+pub(crate) fn interval(samples: &[f64]) -> (f64, f64) {
+    drawn(samples.len(), |picks| of_picks(samples, picks))
+}
+
 /// The ratio of the medians of two samples of the same rounds.
 pub(crate) fn ratio(ours: &[f64], theirs: &[f64]) -> Ratio {
     let rounds = ours.len().min(theirs.len());
-    let (low, high) = interval(rounds, |picks| {
-        let of = |samples: &[f64]| -> f64 {
-            median(&picks.iter().map(|&pick| samples[pick]).collect::<Vec<_>>())
-        };
-        of(ours) / of(theirs)
-    });
+    let (low, high) = drawn(rounds, |picks| of_picks(ours, picks) / of_picks(theirs, picks));
     Ratio { ratio: median(ours) / median(theirs), low, high }
 }
 
-/// The 95 % interval of the median.
-pub(crate) fn median_interval(samples: &[f64]) -> (f64, f64) {
-    interval(samples.len(), |picks| {
-        median(&picks.iter().map(|&pick| samples[pick]).collect::<Vec<_>>())
-    })
+fn of_picks(samples: &[f64], picks: &[usize]) -> f64 {
+    median(&picks.iter().map(|&pick| samples[pick]).collect::<Vec<_>>())
 }
 
-/// The 95 % interval of what `figure` makes of rounds that are drawn with replacement.
-fn interval(rounds: usize, figure: impl Fn(&[usize]) -> f64) -> (f64, f64) {
-    let mut random = fastrand::Rng::with_seed(0x5eed);
+/// The ends of the middle 95 % of `figure`, over rounds that are drawn with replacement.
+fn drawn(rounds: usize, figure: impl Fn(&[usize]) -> f64) -> (f64, f64) {
+    let mut random = fastrand::Rng::with_seed(SEED);
     let mut drawn: Vec<f64> = (0..DRAWS)
         .map(|_| {
             let picks: Vec<usize> = (0..rounds).map(|_| random.usize(..rounds)).collect();
@@ -75,10 +73,13 @@ mod tests {
     }
 
     #[test]
-    fn the_interval_of_a_median_holds_it_and_is_within_the_samples() {
-        let (low, high) = median_interval(&[3.0, 1.0, 2.0, 5.0, 4.0]);
-        assert!((1.0..3.0).contains(&low) && (3.0..=5.0).contains(&high), "{low} {high}");
-        assert_eq!(median_interval(&[2.0]), (2.0, 2.0));
+    fn the_interval_holds_the_median_and_stays_within_the_samples() {
+        let samples = [9.0, 10.0, 11.0, 10.5, 9.5, 30.0];
+        let (low, high) = interval(&samples);
+        assert!((9.0..10.25).contains(&low) && (10.25..=30.0).contains(&high), "{low} {high}");
+        assert_eq!(interval(&samples), (low, high), "the draw is seeded");
+        assert_eq!(interval(&[7.0]), (7.0, 7.0));
+        assert!(interval(&[]).0.is_nan());
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Findings {
         }
     }
 
-    /// What `must` and `aim` of `goal` are multiples of, for this metric.
+    /// What `must` and `aim` of `goal` are multiples of, for this metric; they become figures.
     pub(super) fn relative_to(&mut self, metric: Metric, samples: Vec<f64>) {
         self.relative.push((metric, samples));
     }
@@ -150,6 +150,14 @@ impl Findings {
             series.user_share = shares.map(|(.., shares)| four_digits(sample::median(shares)));
         }
         self.detail.rows = self.rows();
+        for (metric, samples) in &self.relative {
+            let mut goals = self.detail.goals.iter_mut();
+            for goal in goals.filter(|goal| goal.metric == metric.id && goal.peer == "goal") {
+                let base = sample::median(samples);
+                goal.must *= base;
+                goal.aim = goal.aim.map(|aim| aim * base);
+            }
+        }
         (self.detail, self.failures)
     }
 
@@ -180,7 +188,7 @@ impl Findings {
         let mut row = Row::new(names, peer, medians, ratio);
         // What a proxy adds may be lost in the noise, and then a ratio to it is noise too.
         let is_added = [P50_ADDED.id, P99_ADDED.id].contains(&ours.metric.as_str());
-        let (low, high) = sample::median_interval(theirs);
+        let (low, high) = sample::interval(theirs);
         row.unresolved = is_added && peer != DIRECT && low <= 0.0 && high >= 0.0;
         row
     }
@@ -236,6 +244,7 @@ pub(super) mod tests {
         assert_eq!(ratio("nginx", RSS), 0.75);
         assert_eq!(ratio("goal", RSS), 0.6);
         assert!((ratio("goal", CPU_PER_REQUEST) - 12.0 / 12.1).abs() < 1e-3);
+        assert!((detail.goals[1].must - 12.1).abs() < 1e-9, "{:?}", detail.goals);
     }
 
     #[test]
