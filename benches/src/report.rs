@@ -1,5 +1,5 @@
-//! `report`: the report of the newest results, as tables, plots and a summary that starts with where
-//! Ringway loses.
+//! `report`: the report of the newest results, as tables, plots and a summary that starts with
+//! where Ringway loses.
 //!
 //! ```text
 //! <results>/latest.json     ──┐
@@ -10,7 +10,8 @@
 //!
 //! # Invariants
 //! - Nothing is written before all of the input is understood and all of the plots are drawn.
-//! - Every file is replaced whole, by rename. Of the README only what is between the markers changes.
+//! - Every file is replaced whole, by rename. Of the README only what is between the markers
+//!   changes.
 //! - The same input gives the same files.
 //!
 //! # Not here

@@ -151,7 +151,7 @@ impl Findings {
         }
         self.detail.rows = self.rows();
         for (metric, samples) in &self.relative {
-            let mut goals = self.detail.goals.iter_mut();
+            let goals = self.detail.goals.iter_mut();
             for goal in goals.filter(|goal| goal.metric == metric.id && goal.peer == "goal") {
                 let base = sample::median(samples);
                 goal.must *= base;

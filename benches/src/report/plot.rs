@@ -20,9 +20,12 @@ use crate::error::Error;
 
 /// Pixels of the canvas; a page shows it at about half of that.
 const WIDTH: u32 = 1920;
-/// Room for the title, the line under it and the legend.
+/// Room for the title, the line under it and a legend of one row.
 const HEAD: i32 = 210;
+const LEGEND_ROW: i32 = 46;
 const TEXT: i32 = 27;
+/// Width of dashed lines, and of nothing else: the backend has no dashes, so they are put in by it.
+const DASHED: u32 = 6;
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 const FAINT: RGBColor = RGBColor(0x60, 0x60, 0x60);
 
@@ -38,7 +41,7 @@ const COLOURS: [(&str, RGBColor); 7] = [
 ];
 /// For contenders that have no colour of their own, by turns.
 const OTHER_COLOURS: [RGBColor; 4] = [
-    RGBColor(0x00, 0x00, 0x00),
+    RGBColor(0x88, 0x22, 0x55),
     RGBColor(0x7a, 0x4b, 0x20),
     RGBColor(0x8a, 0x8f, 0x2a),
     RGBColor(0x4b, 0x2e, 0x83),
@@ -124,16 +127,13 @@ pub(super) fn all(input: &Input, date: &str) -> Result<Vec<Plot>, Error> {
     Ok(plots)
 }
 
-/// Width of dashed lines, and of nothing else: the backend has no dashes, so they are put in by it.
-const DASHED: u32 = 6;
-
 /// Makes the lines of the width [`DASHED`] dashed.
 fn dashed(svg: &str) -> String {
     let width = format!("stroke-width=\"{DASHED}\"");
     svg.replace(&width, &format!("{width} stroke-dasharray=\"18 12\""))
 }
 
-/// Draws the heading, and `body` below it.
+/// Draws the heading, and `body` below it; a legend of several rows adds to `height`.
 fn draw<'a>(
     heading: &Heading,
     height: u32,
@@ -141,13 +141,15 @@ fn draw<'a>(
 ) -> Result<Plot, Error> {
     let wrong = |detail: String| Error::Plot { name: heading.name.clone(), detail };
     let mut svg = String::new();
+    let more_rows = places(&heading.legend).last().map_or(0, |(_, row)| row * LEGEND_ROW);
     {
+        let height = height + more_rows as u32;
         let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
         let drawn = area
             .fill(&WHITE)
             .map_err(Trouble::from)
             .and_then(|()| head(&area, heading))
-            .and_then(|()| body(&area.margin(HEAD, 20, 20, 50)))
+            .and_then(|()| body(&area.margin(HEAD + more_rows, 20, 20, 50)))
             .and_then(|()| area.present().map_err(Trouble::from));
         drawn.map_err(|trouble| wrong(trouble.to_string()))?;
     }
@@ -161,10 +163,9 @@ fn head(area: &Area<'_>, heading: &Heading) -> Result<(), Trouble> {
     let title = font(40).style(FontStyle::Bold).color(&INK);
     area.draw(&Text::new(heading.title.clone(), (40, 34), title))?;
     area.draw(&Text::new(heading.under.clone(), (40, 92), font(TEXT).color(&FAINT)))?;
-    let mut left = 40;
-    let middle = 165;
-    for Key { label, colour, line } in &heading.legend {
-        let length = if *line == Line::Bar { 44 } else { 66 };
+    for (key, (left, row)) in heading.legend.iter().zip(places(&heading.legend)) {
+        let Key { label, colour, line } = key;
+        let (middle, length) = (165 + row * LEGEND_ROW, key.length());
         if *line == Line::Bar {
             let corners = [(left, middle - 14), (left + length, middle + 14)];
             area.draw(&Rectangle::new(corners, colour.filled()))?;
@@ -172,12 +173,32 @@ fn head(area: &Area<'_>, heading: &Heading) -> Result<(), Trouble> {
             let ends = vec![(left, middle), (left + length, middle)];
             area.draw(&PathElement::new(ends, colour.stroke_width(line.width())))?;
         }
-        left += length + 16;
         let style = middle_left(&font(TEXT).color(&INK));
-        area.draw(&Text::new(label.clone(), (left, middle), style))?;
-        left += text_width(label) + 44;
+        area.draw(&Text::new(label.clone(), (left + length + 16, middle), style))?;
     }
     Ok(())
+}
+
+impl Key {
+    /// Length of the line or box before the label.
+    fn length(&self) -> i32 {
+        if self.line == Line::Bar { 44 } else { 66 }
+    }
+}
+
+/// Where each entry of a legend begins, and in which row, from 0.
+fn places(legend: &[Key]) -> Vec<(i32, i32)> {
+    let mut places = Vec::new();
+    let (mut left, mut row) = (40, 0);
+    for key in legend {
+        let width = key.length() + 16 + text_width(&key.label);
+        if left + width > WIDTH as i32 - 40 && left > 40 {
+            (left, row) = (40, row + 1);
+        }
+        places.push((left, row));
+        left += width + 44;
+    }
+    places
 }
 
 /// A contender's colour: its own, or one of the others by its place among those without.

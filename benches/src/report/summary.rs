@@ -33,10 +33,10 @@ pub(super) fn losses(judged: &[Judged<'_>]) -> String {
     list(judged.iter().filter(|one| one.loses()), "Nowhere in these runs.", |one| {
         let missed = match one.standing() {
             Some(Standing::Misses) if one.misses_wholly() => {
-                format!(", misses {} with its whole interval", one.promise())
+                format!(", misses {}: all of its interval is above", one.promise())
             }
             Some(Standing::Misses) => {
-                format!(", misses {} with the worse end of its interval", one.promise())
+                format!(", misses {}: the worse end of its interval is above", one.promise())
             }
             Some(Standing::MeetsAim | Standing::MeetsMust) => {
                 format!(", more than the peer although within {}", one.promise())

@@ -7,6 +7,7 @@ use std::{
 
 use super::*;
 use crate::{
+    limits::{DETAIL_BYTES_MAX, DETAILS_MAX},
     results::{
         Row, Run,
         detail::{self, Curve, Detail, Goal, Machine, Series},
@@ -246,11 +247,12 @@ fn the_summary_says_where_ringway_loses() {
     assert_eq!(
         losses,
         [
-            "- **h1-small** `cpu_us_per_request` against HAProxy: 0.830 (0.800 to 0.850), misses must \
-             0.85, aim 0.70 with the worse end of its interval",
-            "- **h1-small** `cpu_us_per_request` against nginx: 1.100 (1.020 to 1.200), measurably more",
-            "- **h1-small** `reload_ms` against the goal: 0.990 (0.980 to 1.010), misses must 10.0 us with \
-             the worse end of its interval",
+            "- **h1-small** `cpu_us_per_request` against HAProxy: 0.830 (0.800 to 0.850), misses \
+             must 0.85, aim 0.70: the worse end of its interval is above",
+            "- **h1-small** `cpu_us_per_request` against nginx: 1.100 (1.020 to 1.200), \
+             measurably more",
+            "- **h1-small** `reload_ms` against the goal: 0.990 (0.980 to 1.010), misses must \
+             10.0 us: the worse end of its interval is above",
         ]
     );
     let unresolved = under(&page, "### Unresolved");
@@ -283,6 +285,46 @@ fn a_missing_contender_or_scenario_leaves_a_report() {
     assert!(page.contains("### tcp-1m"));
     assert!(place.results().join(DATE).join("memory.svg").exists());
     assert!(!place.results().join(DATE).join("cpu-bytes.svg").exists());
+}
+
+#[test]
+fn many_contenders_have_a_legend_of_several_rows_and_still_a_plot() {
+    let mut made = plausible("h1-small");
+    for place in 0..12 {
+        let like = made.series[0].clone();
+        made.series.push(Series { peer: format!("another-proxy-{place}"), ..like });
+    }
+    let place = Place::of(&[made]);
+    let page = place.report().unwrap();
+    assert!(page.contains("| another-proxy-11 |"), "{page}");
+    let svg = read(&place.results().join(DATE).join("cpu-requests.svg"));
+    for text in svg.split("<text ").filter(|text| text.contains("another-proxy")) {
+        let left = text.split('"').nth(1).and_then(|left| left.parse::<i32>().ok()).unwrap();
+        assert!(left < 1700, "no room for it: {text}");
+    }
+}
+
+#[test]
+fn a_detail_over_the_limit_is_an_error_that_names_it() {
+    let place = Place::of(&[plausible("start")]);
+    let path = place.results().join("detail/start.json");
+    let mut text = read(&path);
+    let most = usize::try_from(DETAIL_BYTES_MAX).unwrap();
+    text.push_str(&" ".repeat(most - text.len()));
+    fs::write(&path, &text).unwrap();
+    place.report().unwrap();
+    fs::write(&path, text + " ").unwrap();
+    let error = place.report().unwrap_err().to_string();
+    assert!(error.contains("start.json") && error.contains("bytes"), "{error}");
+}
+
+#[test]
+fn more_details_than_the_limit_are_an_error() {
+    let details: Vec<Detail> = (0..DETAILS_MAX).map(|at| empty(&format!("idle-{at}"))).collect();
+    let place = Place::of(&details);
+    place.report().unwrap();
+    detail::write(&place.results().join("detail"), &empty("start")).unwrap();
+    assert!(place.report().unwrap_err().to_string().contains("more than"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! # Invariants
 //! - The worse end of the interval decides about a goal, never the ratio itself.
 //! - A row that is unresolved neither meets nor misses, and neither wins nor loses.
-//! - Against another Ringway, or against no proxy, nobody wins or loses; a goal may still be missed.
+//! - Against another Ringway, or against no proxy, nobody wins or loses; a goal may be missed.
 
 use super::input::{DIRECT, GOAL, Input, OURS};
 use crate::{

@@ -1,8 +1,8 @@
 //! Everything that one scenario's run has found: `benches/results/detail/<scenario>.json`.
 //!
-//! `latest.json` keeps one ratio per scenario, metric and peer; a report also needs the samples that
-//! the ratios come from, and how the machine was meanwhile. A run that was cut short goes on with
-//! the scenarios whose detail is missing or belongs to another commit.
+//! `latest.json` keeps one ratio per scenario, metric and peer; a report also needs the samples
+//! that the ratios come from, and how the machine was meanwhile. A run that was cut short goes on
+//! with the scenarios whose detail is missing or belongs to another commit.
 //!
 //! # Invariants
 //! - One file per scenario, replaced whole, by rename.
