@@ -50,3 +50,16 @@ pub(crate) const CURVE_POINTS_MAX: usize = 400;
 const _: () = assert!(INPUT_BYTES < HEAD_BYTES_MAX);
 const _: () = assert!(READY_BODY_BYTES_MAX <= OUTPUT_BYTES_MAX as u64);
 const _: () = assert!(READY_BODY_BYTES_MAX < BODY_BYTES_MAX);
+
+/// Streams of one HTTP/2 connection of the load.
+pub(crate) const HTTP2_STREAMS_MAX: u32 = 4096;
+/// What a peer may send on one HTTP/2 stream before it is told that the bytes were taken.
+pub(crate) const HTTP2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// The same for all streams of a connection together; the most that a connection holds.
+pub(crate) const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Largest HTTP/2 frame that is taken.
+pub(crate) const HTTP2_FRAME_BYTES: u32 = 64 * 1024;
+/// HTTP/2 frames gathered before they are sent.
+pub(crate) const WIRE_BYTES_MAX: usize = 256 * 1024;
+
+const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES <= HTTP2_CONNECTION_WINDOW_BYTES);

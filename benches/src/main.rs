@@ -1,7 +1,7 @@
 //! `ringway-bench`: the programs that measure Ringway and let a person try it.
 //!
 //! ```text
-//! origin     HTTP/1.1 and raw TCP origin that answers for the clusters of a demo or a measurement
+//! origin     HTTP, gRPC and raw TCP origin that answers for the clusters of a demo or a measurement
 //! load       open-loop generator: constant or Poisson arrivals, latency from the intended time
 //! load-tcp   closed-loop client of the raw TCP origin, through a tunnel or direct
 //! load-http  closed-loop client of HTTP bodies of one size
@@ -36,6 +36,7 @@ mod results;
 mod sample;
 mod scratch;
 mod terminal;
+mod wire;
 
 use std::process::ExitCode;
 

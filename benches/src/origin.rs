@@ -1,10 +1,11 @@
-//! A cheap HTTP/1.1 and raw TCP origin, many variants in one process on one thread.
+//! A cheap origin of HTTP/1.1, HTTP/2, gRPC and raw TCP: many variants in one process on one thread.
 //!
 //! ```text
 //! accept ─▶ head::parse ─▶ answer::plan ─▶ [body::Reader] ─▶ [pause] ─▶ answer::render ─▶ send
+//!             └─ preface of HTTP/2 ─▶ http2 ─▶ exchange ─▶ answer::parts ─▶ h2 ─▶ one send a turn
 //! ```
 //!
-//! `head`, `crate::body` and `answer` are sans-IO; `http` and `tcp` own the sockets.
+//! `head`, `crate::body` and `answer` are sans-IO; `http`, `http2` and `tcp` own the sockets.
 //!
 //! # Invariants
 //! - Answers leave in the order of their requests; those of pipelined requests share a send.
@@ -12,12 +13,14 @@
 //! - Binding is exclusive: a second origin on the same port is refused instead of sharing it.
 //!
 //! # Not here
-//! TLS, HTTP/2, `Date`: the origin stands behind a proxy and costs as little as it can.
+//! TLS, `Date`: the origin stands behind a proxy and costs as little as it can.
 
 mod answer;
 mod behaviour;
+mod exchange;
 mod head;
 mod http;
+mod http2;
 mod tcp;
 
 use std::{net::SocketAddr, rc::Rc, str::FromStr};
@@ -41,12 +44,17 @@ Paths that every variant answers:
   /echo          variant, request line and request headers, as they arrived
   /bytes/N       body of N bytes with content-length; byte i is i % 251
   /chunked/N     the same body in chunks
+  /trailers/N    the same with a trailer field after it, x-body-bytes: N
   /slow/MS       the answer of / after MS milliseconds
   /status/CODE   an answer with that status
   /upload        reads the request body and reports its length
-  anything else  small body with variant, method and path")]
+  anything else  small body with variant, method and path
+
+The same address serves HTTP/2 with prior knowledge. Whatever has the content-type application/grpc
+is a unary call: its answer is a message as long as its own, or N bytes for /any.Service/BytesN; with
+--error-rate some are answered with grpc-status 14.")]
 pub(crate) struct Options {
-    /// Address to serve HTTP/1.1 on; port 0 takes a free one, which is printed
+    /// Address to serve HTTP/1.1, HTTP/2 and gRPC on; port 0 takes a free one, which is printed
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<SocketAddr>,
     /// Name of the variant behind --listen

@@ -34,6 +34,14 @@ impl Origin {
         Self { child, http, tcp }
     }
 
+    /// Head and body of an answer over HTTP/2.
+    fn curl_http2(&self, path: &str, options: &[&str]) -> String {
+        let url = format!("http://{}{path}", self.http);
+        let mut command = Command::new("curl");
+        command.args(["-sSi", "--http2-prior-knowledge", &url]).args(options);
+        command.output().unwrap().stdout.into_iter().map(char::from).collect()
+    }
+
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.http).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -92,6 +100,46 @@ fn a_request_that_comes_byte_by_byte_is_one_request() {
         stream.write_all(&[byte]).unwrap();
     }
     assert!(read_all(stream).ends_with("received 3 bytes\n"));
+}
+
+#[test]
+fn trailers_follow_the_body_in_either_protocol() {
+    let origin = Origin::start();
+    let text = origin.exchange("GET /trailers/2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(text.contains("Trailer: x-body-bytes\r\n"), "{text}");
+    let end = "2\r\n\u{0}\u{1}\r\n0\r\nx-body-bytes: 2\r\n\r\n";
+    assert!(text.ends_with(end), "{text}");
+    let text = origin.curl_http2("/trailers/2", &[]);
+    assert!(text.ends_with("\r\n\r\n\u{0}\u{1}x-body-bytes: 2\r\n"), "{text}");
+}
+
+/// What HTTP/1.1 gets on the same address, HTTP/2 gets too.
+#[test]
+fn http2_is_told_from_http1_by_its_preface() {
+    let origin = Origin::start();
+    let root = origin.curl_http2("/", &[]);
+    assert!(root.starts_with("HTTP/2 200") && root.ends_with("\r\n\r\nhello from v1\n"), "{root}");
+    assert!(root.contains("content-length: 14\r\n"), "{root}");
+    let echo = origin.curl_http2("/echo?q=1", &["-H", "X-Forwarded-For: 10.0.0.1"]);
+    assert!(echo.contains("variant: v1\nGET /echo?q=1 HTTP/2\nhost: "), "{echo}");
+    assert!(echo.contains("x-forwarded-for: 10.0.0.1\n"), "{echo}");
+    let upload = origin.curl_http2("/upload", &["-d", "abc"]);
+    assert!(upload.ends_with("v1 received 3 bytes\n"), "{upload}");
+    assert!(origin.curl_http2("/status/503", &[]).starts_with("HTTP/2 503"));
+    let head = origin.curl_http2("/bytes/1000", &["-I"]);
+    assert!(head.ends_with("content-length: 1000\r\n\r\n"), "{head}");
+    let bodiless = origin.curl_http2("/status/204", &[]);
+    assert!(bodiless.ends_with("x-variant: v1\r\n\r\n"), "{bodiless}");
+    assert!(origin.curl_http2("/bytes/5000000", &[]).len() > 5_000_000);
+    // A preface that comes byte by byte is one all the same.
+    let mut stream = origin.connect();
+    stream.set_nodelay(true).unwrap();
+    for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0" {
+        stream.write_all(&[*byte]).unwrap();
+    }
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(head[3], 4, "the origin's settings");
 }
 
 #[test]

@@ -11,6 +11,9 @@
 
 use std::{cell::RefCell, io::Write, time::Duration};
 
+use bytes::Bytes;
+use http::HeaderValue;
+
 use super::{behaviour::Behaviour, head::Head};
 use crate::{
     body::Framing,
@@ -18,9 +21,14 @@ use crate::{
     pattern,
 };
 
+/// The field after the body of `/trailers/N`: the body's length.
+pub(super) const TRAILER: &str = "x-body-bytes";
+
 /// One named origin and what its `/` answers.
 pub(super) struct Variant {
     name: String,
+    /// The name as the value of a field.
+    field: HeaderValue,
     root: Content,
     behaviour: Behaviour,
     random: RefCell<fastrand::Rng>,
@@ -49,6 +57,26 @@ enum Content {
     Received,
     Bytes(u64),
     Chunks(u64),
+    /// Chunks, and a trailer field after them.
+    Trailers(u64),
+}
+
+/// An answer that HTTP/2 frames.
+pub(super) struct Parts {
+    pub(super) status: u16,
+    pub(super) body: Body,
+    /// Whether content-length tells the body's length.
+    pub(super) has_length: bool,
+    pub(super) has_trailers: bool,
+    /// The body is not sent.
+    pub(super) is_head_only: bool,
+}
+
+/// What follows the head of an answer that HTTP/2 frames.
+pub(super) enum Body {
+    Text(Bytes),
+    /// So many bytes of the pattern.
+    Pattern(u64),
 }
 
 /// The part of the answer that does not fit in memory and follows the rendered bytes.
@@ -57,6 +85,7 @@ pub(super) enum Stream {
     None,
     Bytes(u64),
     Chunks(u64),
+    Trailers(u64),
 }
 
 impl Variant {
@@ -75,6 +104,7 @@ impl Variant {
         };
         let mut variant = Self {
             random: RefCell::new(fastrand::Rng::with_seed(name.len() as u64)),
+            field: HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static("")),
             name,
             root,
             behaviour,
@@ -82,6 +112,17 @@ impl Variant {
         };
         variant.ready = variant.render_ready();
         variant
+    }
+
+    /// The name as the value of a field.
+    pub(super) fn field(&self) -> HeaderValue {
+        self.field.clone()
+    }
+
+    /// Whether the next answer fails on purpose, and how long it takes.
+    pub(super) fn draw(&self) -> (bool, Duration) {
+        let mut random = self.random.borrow_mut();
+        (self.behaviour.fails(&mut random), self.behaviour.delay.draw(&mut random))
     }
 
     fn render_ready(&self) -> Option<Vec<u8>> {
@@ -129,7 +170,7 @@ pub(super) fn plan(head: &Head<'_>, variant: &Variant) -> Plan {
     if plan.content == Content::Ready && !plain {
         plan.content = variant.root.clone();
     }
-    if let (0, Content::Chunks(length)) = (plan.minor, &plan.content) {
+    if let (0, Content::Chunks(length) | Content::Trailers(length)) = (plan.minor, &plan.content) {
         // An HTTP/1.0 client cannot read chunks.
         plan.content = Content::Bytes(*length);
     }
@@ -150,6 +191,7 @@ fn plan_path(head: &Head<'_>, path: &str, variant: &Variant) -> Plan {
         ("upload", _) => (Content::Received, 200),
         ("bytes", Some(length @ ..=BODY_BYTES_MAX)) => (Content::Bytes(length), 200),
         ("chunked", Some(length @ ..=BODY_BYTES_MAX)) => (Content::Chunks(length), 200),
+        ("trailers", Some(length @ ..=BODY_BYTES_MAX)) => (Content::Trailers(length), 200),
         ("status", Some(code @ 200..=599)) => {
             (Content::Text(format!("{} answers with status {code}\n", variant.name)), code as u16)
         }
@@ -158,7 +200,7 @@ fn plan_path(head: &Head<'_>, path: &str, variant: &Variant) -> Plan {
             plan.pause = Duration::from_millis(milliseconds).min(DELAY_MAX);
             return plan;
         }
-        ("bytes" | "chunked" | "status" | "slow", _) => {
+        ("bytes" | "chunked" | "trailers" | "status" | "slow", _) => {
             let text = format!("{}: {path} needs a number in range\n", variant.name);
             (Content::Text(text), 404)
         }
@@ -178,10 +220,8 @@ fn path_of(target: &str) -> &str {
 }
 
 fn echo(head: &Head<'_>, variant: &Variant) -> String {
-    let mut text = format!(
-        "variant: {}\n{} {} HTTP/1.{}\n",
-        variant.name, head.method, head.target, head.minor
-    );
+    let mut text =
+        format!("variant: {}\n{} {} {}\n", variant.name, head.method, head.target, head.protocol);
     for field in head.fields {
         text.push_str(field.name);
         text.push_str(": ");
@@ -213,13 +253,46 @@ pub(super) fn render(
             write_head(out, plan, &variant.name, None);
             return if plan.head_only { Stream::None } else { Stream::Chunks(*length) };
         }
+        Content::Trailers(length) => {
+            write_head(out, plan, &variant.name, None);
+            return if plan.head_only { Stream::None } else { Stream::Trailers(*length) };
+        }
     };
-    let bodiless = matches!(plan.status, 204 | 304);
+    let bodiless = is_bodiless(plan.status);
     write_head(out, plan, &variant.name, Some(text.len() as u64));
     if !plan.head_only && !bodiless {
         out.extend_from_slice(text.as_bytes());
     }
     Stream::None
+}
+
+/// The answer for HTTP/2, whose framing has neither chunks nor a connection to close.
+pub(super) fn parts(plan: &Plan, variant: &Variant, received_bytes: u64) -> Parts {
+    let content = if plan.content == Content::Ready { &variant.root } else { &plan.content };
+    let body = match content {
+        // `Ready` is `root`, which is never `Ready` itself.
+        Content::Ready => Body::Pattern(0),
+        Content::Text(text) => Body::Text(Bytes::copy_from_slice(text.as_bytes())),
+        Content::Received => {
+            Body::Text(format!("{} received {received_bytes} bytes\n", variant.name).into())
+        }
+        Content::Bytes(length) | Content::Chunks(length) | Content::Trailers(length) => {
+            Body::Pattern(*length)
+        }
+    };
+    let is_bodiless = is_bodiless(plan.status);
+    Parts {
+        status: plan.status,
+        body,
+        has_length: !is_bodiless && !matches!(content, Content::Chunks(_) | Content::Trailers(_)),
+        has_trailers: matches!(content, Content::Trailers(_)),
+        is_head_only: plan.head_only || is_bodiless,
+    }
+}
+
+/// Whether answers with this status have no body (RFC 9110 section 6.4.1).
+fn is_bodiless(status: u16) -> bool {
+    matches!(status, 204 | 304)
 }
 
 /// Appends a head; `length` is the content-length, `None` means chunked.
@@ -228,11 +301,14 @@ fn write_head(out: &mut Vec<u8>, plan: &Plan, name: &str, length: Option<u64>) {
     let _ = write!(out, "HTTP/1.1 {} {}\r\n", plan.status, reason(plan.status));
     let _ = write!(out, "Content-Type: text/plain\r\nX-Variant: {name}\r\n");
     match length {
-        _ if matches!(plan.status, 204 | 304) => {}
+        _ if is_bodiless(plan.status) => {}
         Some(length) => {
             let _ = write!(out, "Content-Length: {length}\r\n");
         }
         None => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+    }
+    if matches!(plan.content, Content::Trailers(_)) {
+        let _ = write!(out, "Trailer: {TRAILER}\r\n");
     }
     match (plan.keep_alive, plan.minor) {
         (false, _) => out.extend_from_slice(b"Connection: close\r\n"),

@@ -14,6 +14,8 @@ pub(super) struct Head<'a> {
     pub(super) target: &'a str,
     /// Minor version: 0 or 1.
     pub(super) minor: u8,
+    /// Name and version, as the echo tells them.
+    pub(super) protocol: &'static str,
     pub(super) framing: Framing,
     /// The connection stays open after the answer (RFC 9112 section 9.3).
     pub(super) keep_alive: bool,
@@ -59,6 +61,7 @@ pub(super) fn parse<'a>(
         method,
         target,
         minor,
+        protocol: if minor == 0 { "HTTP/1.0" } else { "HTTP/1.1" },
         framing: seen.framing(minor)?,
         keep_alive: if minor == 0 { seen.keep_alive && !seen.close } else { !seen.close },
         expects_continue: seen.expects_continue && minor == 1,

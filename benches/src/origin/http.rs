@@ -21,6 +21,7 @@ use monoio::{
 use super::{
     answer::{self, Plan, Stream, Variant},
     head::{self, Refusal},
+    http2::{self, PREFACE},
 };
 use crate::{
     body::Reader,
@@ -35,6 +36,8 @@ struct Connection {
     stream: TcpStream,
     input: Vec<u8>,
     at: usize,
+    /// Nothing has been claimed yet: the connection may still be one of HTTP/2.
+    is_fresh: bool,
     output: Vec<u8>,
 }
 
@@ -43,6 +46,8 @@ enum Next {
     Request(Plan),
     More,
     Refuse(u16),
+    /// The preface of HTTP/2, at the beginning of a connection.
+    Http2,
 }
 
 /// Serves one connection until either side closes it.
@@ -51,6 +56,7 @@ pub(super) async fn serve(stream: TcpStream, variant: &Variant) -> io::Result<()
         stream,
         input: Vec::with_capacity(INPUT_BYTES),
         at: 0,
+        is_fresh: true,
         output: Vec::with_capacity(1024),
     };
     loop {
@@ -69,6 +75,9 @@ pub(super) async fn serve(stream: TcpStream, variant: &Variant) -> io::Result<()
                     return Ok(());
                 }
             }
+            Next::Http2 => {
+                return http2::serve(connection.stream, &connection.input, variant).await;
+            }
             Next::Refuse(status) => {
                 connection.output.extend_from_slice(&answer::refusal(status));
                 connection.flush().await?;
@@ -83,6 +92,14 @@ impl Connection {
         let input = &self.input[self.at..];
         if input.is_empty() {
             return Next::More;
+        }
+        if self.is_fresh {
+            let compared = input.len().min(PREFACE.len());
+            match input[..compared] == PREFACE[..compared] {
+                true if compared == PREFACE.len() => return Next::Http2,
+                true => return Next::More,
+                false => self.is_fresh = false,
+            }
         }
         let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
         match head::parse(input, &mut fields) {
@@ -110,7 +127,17 @@ impl Connection {
         match stream {
             Stream::None => Ok(()),
             Stream::Bytes(length) => self.send_bytes(length).await,
-            Stream::Chunks(length) => self.send_chunks(length).await,
+            Stream::Chunks(length) => {
+                self.send_chunks(length).await?;
+                self.output.extend_from_slice(b"0\r\n\r\n");
+                Ok(())
+            }
+            Stream::Trailers(length) => {
+                self.send_chunks(length).await?;
+                let end = format!("0\r\n{}: {length}\r\n\r\n", answer::TRAILER);
+                self.output.extend_from_slice(end.as_bytes());
+                Ok(())
+            }
         }
     }
 
@@ -178,6 +205,7 @@ impl Connection {
         Ok(())
     }
 
+    /// All chunks but the last, which is empty.
     async fn send_chunks(&mut self, length: u64) -> io::Result<()> {
         let mut sent = 0;
         while sent < length {
@@ -190,7 +218,6 @@ impl Connection {
             }
             sent += part.len() as u64;
         }
-        self.output.extend_from_slice(b"0\r\n\r\n");
         Ok(())
     }
 }
