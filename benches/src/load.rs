@@ -1,7 +1,10 @@
 //! `ringway-bench load`: requests at a rate that does not depend on the answers.
 //!
 //! ```text
-//! arrivals (when) ──▶ engine ──▶ connection, reply (bytes) ──▶ record (histograms) ──▶ report
+//! arrivals (when) ──▶ engine ──▶ connection ──▶ transport ──▶ socket
+//!                       │         serial: HTTP/1.1 and raw bytes, one request at a time
+//!                       ▼         http2:  streams of HTTP/2 and gRPC
+//!                     record (histograms) ──▶ report
 //! ```
 //!
 //! A closed loop waits for each answer before it asks again, so a target that stalls is asked less
@@ -12,22 +15,24 @@
 //! - A run in which the generator itself was late fails: its figures would be about the generator.
 //!
 //! # Not here
-//! HTTP/2, gRPC and TLS: they come with the scenarios that need them. CPU and memory of a proxy:
-//! `compare`.
+//! TLS. CPU and memory of a proxy: `compare`.
 
 mod arrivals;
 mod connection;
 mod engine;
+mod http2;
 mod record;
 mod reply;
 mod report;
+mod serial;
+mod transport;
 mod wanted;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
     error::Error,
-    limits::{BODY_BYTES_MAX, LOAD_BODY_BYTES_MAX, LOAD_CONNECTIONS_MAX},
+    limits::{BODY_BYTES_MAX, HTTP2_STREAMS_MAX, LOAD_BODY_BYTES_MAX, LOAD_CONNECTIONS_MAX},
 };
 pub(crate) use arrivals::{Arrivals, Pattern};
 pub(crate) use record::Record;
@@ -41,7 +46,9 @@ connection is free waits, and its wait counts. Times are in microseconds.
 
   ringway-bench load --target 127.0.0.1:8080 --rate 5000 --seconds 30
   ringway-bench load --target 127.0.0.1:8080 --rate 1000,2000,4000 --arrivals poisson --json
-  ringway-bench load --target 127.0.0.1:8080 --closed -c 64")]
+  ringway-bench load --target 127.0.0.1:8080 --closed -c 64
+  ringway-bench load --target 127.0.0.1:8080 --http2 -c 4 --streams 32 --rate 20000
+  ringway-bench load --target 127.0.0.1:8080 --grpc /bench.Bench/Echo --body-bytes 100 --rate 5000")]
 pub(crate) struct Options {
     /// Address of the target
     #[arg(long, value_name = "IP:PORT")]
@@ -56,7 +63,7 @@ pub(crate) struct Options {
     /// Gaps between requests
     #[arg(long, value_enum, default_value = "constant", conflicts_with = "closed")]
     arrivals: Pattern,
-    /// Connections, each with one request in flight
+    /// Connections, each with one request in flight, or --streams
     #[arg(long, short = 'c', default_value_t = 64,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_CONNECTIONS_MAX)))]
     connections: u32,
@@ -86,8 +93,19 @@ pub(crate) struct Options {
     /// Requests after which a connection is closed and another opened; 1 is one for each request
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     requests_per_connection: Option<u32>,
+    /// HTTP/2, with prior knowledge
+    #[arg(long)]
+    http2: bool,
+    /// Unary calls of gRPC to /package.Service/METHOD, with a message of --body-bytes
+    #[arg(long, value_name = "METHOD", conflicts_with_all = ["path", "requests"])]
+    grpc: Option<String>,
+    /// Requests at once on a connection of HTTP/2 or gRPC
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(HTTP2_STREAMS_MAX)))]
+    streams: u32,
     /// Instead of HTTP: ask a raw TCP origin (or a tunnel to one) for bodies of N bytes
-    #[arg(long, value_name = "N", conflicts_with_all = ["path", "host", "header", "body_bytes", "requests"],
+    #[arg(long, value_name = "N", conflicts_with_all = ["path", "host", "header", "body_bytes", "requests", "http2",
+                                                   "grpc"],
           value_parser = clap::value_parser!(u64).range(1..=BODY_BYTES_MAX))]
     tcp_bytes: Option<u64>,
     /// Seed of Poisson arrivals; the same seed sends at the same times
@@ -120,8 +138,14 @@ fn parse_field(text: &str) -> Result<String, String> {
 
 impl Options {
     fn wanted(&self) -> Result<Wanted, Error> {
+        let is_http2 = self.http2 || self.grpc.is_some();
+        if self.streams > 1 && !is_http2 {
+            return Err(Error::Usage("--streams is for --http2 and --grpc".to_owned()));
+        }
         let exchange = match self.tcp_bytes {
             Some(bytes) => Exchange::tcp(bytes),
+            None if self.grpc.is_some() => Exchange::grpc(&self.asked()?, self.streams)?,
+            None if self.http2 => Exchange::http2(&self.asked()?, self.streams)?,
             None => Exchange::http1(&self.asked()?),
         };
         Ok(Wanted {
@@ -148,7 +172,8 @@ impl Options {
         };
         let Some(file) = &self.requests else {
             let host = self.host.clone().unwrap_or_else(|| self.target.to_string());
-            return Ok(vec![request(&host, &self.path)?]);
+            let path = self.grpc.as_ref().unwrap_or(&self.path);
+            return Ok(vec![request(&host, path)?]);
         };
         let text =
             std::fs::read_to_string(file).map_err(Error::io(format!("read {}", file.display())))?;

@@ -1,7 +1,7 @@
 //! The loop: starts what is due, drives what is ready, sleeps until the next of either.
 //!
 //! ```text
-//! arrivals ──due──▶ free connection? ──yes──▶ begin ──▶ epoll ──▶ drive ──▶ record ─┐
+//! arrivals ──due──▶ free slot? ──yes────────▶ begin ──▶ epoll ──▶ drive ──▶ record ─┐
 //!                        │ no                                                       │
 //!                        └──▶ waiting (keeps its intended time) ◀── next of these ──┘
 //! ```
@@ -14,7 +14,6 @@
 
 use std::{
     collections::VecDeque,
-    io,
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
@@ -29,8 +28,9 @@ use rustix::{
 
 use super::{
     Pace, Wanted,
-    connection::{Connection, Progress},
+    connection::{Connection, Done, describe},
     record::Record,
+    transport::Shared,
 };
 use crate::{
     error::Error,
@@ -56,22 +56,29 @@ struct Job {
 const TIMER_TOKEN: u64 = u64::MAX;
 
 struct Engine<'a> {
-    wanted: &'a Wanted,
+    shared: Shared<'a>,
     record: &'a mut Record,
-    poll: OwnedFd,
     /// Wakes the loop at the nanosecond; the time-out of epoll is rounded to milliseconds.
     timer: OwnedFd,
     connections: Vec<Connection>,
+    /// Streams of each connection.
+    streams: usize,
+    /// By slot: the streams of the first connection, then those of the second, and so on.
     jobs: Vec<Option<Job>>,
+    /// Slots without a request.
     free: VecDeque<usize>,
-    /// Intended times of requests that found no free connection.
+    /// Connections that have gathered something to send, and whether each is among them.
+    gathered: Vec<usize>,
+    is_gathered: Vec<bool>,
+    /// Intended times of requests that found no free slot.
     waiting: VecDeque<u64>,
-    /// Connections that rest after an error, and until when.
+    /// Slots that rest after an error, and until when.
     resting: VecDeque<(u64, usize)>,
     /// Requests begun: the number of the next.
     begun: u64,
     start: Instant,
-    room: Vec<u8>,
+    /// Requests that have just ended, between the connection that says so and the record.
+    done: Vec<Done>,
 }
 
 /// Runs the load to its end.
@@ -81,28 +88,34 @@ struct Engine<'a> {
 pub(super) fn run(wanted: &Wanted, pace: Pace, record: &mut Record) -> Result<(), Error> {
     let (poll, timer) =
         poll_with_timer().map_err(|error| Error::io("make an epoll set")(error.into()))?;
+    let mut shared = Shared { wanted, poll, room: vec![0; ROOM_BYTES] };
     let mut connections: Vec<Connection> =
-        (0..wanted.connections).map(|_| Connection::new()).collect();
+        (0..wanted.connections).map(|_| Connection::new(wanted)).collect();
     if wanted.requests_per_connection != Some(1) {
         for (token, connection) in connections.iter_mut().enumerate() {
             connection
-                .open_early(&poll, token as u64, wanted.target)
+                .open_early(&mut shared, token as u64)
                 .map_err(Error::io(format!("connect to {}", wanted.target)))?;
         }
     }
+    let streams = wanted.exchange.streams() as usize;
+    // First every connection's first stream, so that few requests are spread over all connections.
+    let by_stream = |stream| (0..connections.len()).map(move |index| index * streams + stream);
     let mut engine = Engine {
-        wanted,
+        shared,
         record,
-        poll,
         timer,
-        jobs: vec![None; connections.len()],
-        free: (0..connections.len()).collect(),
+        jobs: vec![None; connections.len() * streams],
+        free: (0..streams).flat_map(by_stream).collect(),
+        is_gathered: vec![false; connections.len()],
         connections,
+        streams,
+        gathered: Vec::new(),
         waiting: VecDeque::new(),
         resting: VecDeque::new(),
         begun: 0,
         start: Instant::now(),
-        room: vec![0; ROOM_BYTES],
+        done: Vec::new(),
     };
     engine.go(pace)
 }
@@ -122,7 +135,7 @@ impl Engine<'_> {
     }
 
     fn go(&mut self, mut pace: Pace) -> Result<(), Error> {
-        let end_ns = self.wanted.end_ns();
+        let end_ns = self.shared.wanted.end_ns();
         let give_up_ns = end_ns + LOAD_SILENCE_MAX.as_nanos() as u64;
         let mut events: Vec<Event> = Vec::with_capacity(1024);
         let mut next = pace.next(end_ns);
@@ -136,9 +149,9 @@ impl Engine<'_> {
                 now_ns = self.now_ns();
             }
             if pace.is_closed() && now_ns < end_ns {
-                while let Some(index) = self.free.pop_front() {
+                while let Some(slot) = self.free.pop_front() {
                     self.record.due(now_ns);
-                    self.begin(index, now_ns);
+                    self.begin(slot, now_ns);
                     now_ns = self.now_ns();
                 }
             }
@@ -146,6 +159,7 @@ impl Engine<'_> {
                 tick_ns = now_ns + TICK.as_nanos() as u64;
                 self.tick(now_ns);
             }
+            self.push();
             let open = next.is_some() || pace.is_closed() && now_ns < end_ns;
             if !open && (now_ns >= give_up_ns || self.is_idle()) {
                 self.give_up();
@@ -175,24 +189,36 @@ impl Engine<'_> {
         }
         let timeout = (most_ns == 0).then_some(&zero);
         events.clear();
-        match epoll::wait(&self.poll, rustix::buffer::spare_capacity(events), timeout) {
+        match epoll::wait(&self.shared.poll, rustix::buffer::spare_capacity(events), timeout) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(Error::io("wait for sockets")(error.into())),
         }
         for event in events.iter().filter(|event| event.data.u64() != TIMER_TOKEN) {
             let index = event.data.u64() as usize;
-            let progress = self.connections[index].drive(self.wanted, &mut self.room);
-            self.came_to(index, progress);
+            let flags = event.flags;
+            let hung_up = flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
+            self.connections[index].drive(&mut self.shared, hung_up, &mut self.done);
+            self.came_to(index);
         }
         Ok(())
     }
 
-    /// A request is due: on a free connection now, or on the next one.
+    /// Sends what the requests of this turn have left to be sent together.
+    fn push(&mut self) {
+        // An error frees slots that take what waits: there may be more to send afterwards.
+        while let Some(index) = self.gathered.pop() {
+            self.is_gathered[index] = false;
+            self.connections[index].push(&mut self.shared, &mut self.done);
+            self.came_to(index);
+        }
+    }
+
+    /// A request is due: on a free slot now, or on the next one.
     fn due(&mut self, intended_ns: u64, now_ns: u64) -> Result<(), Error> {
         self.record.due(intended_ns);
         self.record.late(intended_ns, now_ns);
-        if let Some(index) = self.free.pop_front() {
-            self.begin(index, intended_ns);
+        if let Some(slot) = self.free.pop_front() {
+            self.begin(slot, intended_ns);
             return Ok(());
         }
         if self.waiting.len() >= LOAD_WAITING_MAX {
@@ -205,65 +231,76 @@ impl Engine<'_> {
         Ok(())
     }
 
-    fn begin(&mut self, index: usize, intended_ns: u64) {
-        self.jobs[index] = Some(Job { intended_ns, sent_ns: self.now_ns() });
+    fn begin(&mut self, slot: usize, intended_ns: u64) {
+        self.jobs[slot] = Some(Job { intended_ns, sent_ns: self.now_ns() });
         let number = self.begun;
         self.begun += 1;
+        let (index, stream) = (slot / self.streams, (slot % self.streams) as u32);
         let connection = &mut self.connections[index];
-        if let Err(error) = connection.begin(&self.poll, index as u64, self.wanted, number) {
-            self.fail(index, &describe(&error));
+        let begun = connection.begin(&mut self.shared, index as u64, stream, number);
+        if connection.gathers() && !self.is_gathered[index] {
+            self.is_gathered[index] = true;
+            self.gathered.push(index);
+        }
+        if let Err(error) = begun {
+            self.connections[index].cancel(stream);
+            self.fail(slot, &describe(&error));
         }
     }
 
-    fn came_to(&mut self, index: usize, progress: io::Result<Progress>) {
-        match progress {
-            Ok(Progress::Waiting) => {}
-            Ok(Progress::Answered(status)) => {
-                let now_ns = self.now_ns();
-                if let Some(job) = self.jobs[index].take() {
-                    self.record.answered(job.intended_ns, job.sent_ns, now_ns, status);
+    /// Records what a connection came to, and uses the slots that this made free.
+    fn came_to(&mut self, index: usize) {
+        let now_ns = if self.done.is_empty() { 0 } else { self.now_ns() };
+        let mut done = std::mem::take(&mut self.done);
+        for Done { stream, result } in done.drain(..) {
+            let slot = index * self.streams + stream as usize;
+            match result {
+                Ok(answer) => {
+                    if let Some(job) = self.jobs[slot].take() {
+                        self.record.answered(job.intended_ns, job.sent_ns, now_ns, answer);
+                    }
+                    self.release(slot);
                 }
-                self.release(index);
+                Err(why) => self.fail(slot, &why),
             }
-            Err(error) => self.fail(index, &describe(&error)),
         }
+        self.done = done;
     }
 
-    fn fail(&mut self, index: usize, why: &str) {
-        self.connections[index].close();
+    fn fail(&mut self, slot: usize, why: &str) {
         // Without a request on it the target only closed an idle connection in its own way.
-        let Some(job) = self.jobs[index].take() else { return };
+        let Some(job) = self.jobs[slot].take() else { return };
         self.record.failed(job.intended_ns, why);
         let until_ns = self.now_ns() + ERROR_PAUSE.as_nanos() as u64;
-        self.resting.push_back((until_ns, index));
+        self.resting.push_back((until_ns, slot));
     }
 
     fn wake_resting(&mut self, now_ns: u64) {
-        while let Some(&(until_ns, index)) = self.resting.front()
+        while let Some(&(until_ns, slot)) = self.resting.front()
             && until_ns <= now_ns
         {
             self.resting.pop_front();
-            self.release(index);
+            self.release(slot);
         }
     }
 
-    /// The connection takes the request that has waited longest, or is free.
-    fn release(&mut self, index: usize) {
+    /// The slot takes the request that has waited longest, or is free.
+    fn release(&mut self, slot: usize) {
         match self.waiting.pop_front() {
-            Some(intended_ns) => self.begin(index, intended_ns),
-            None => self.free.push_back(index),
+            Some(intended_ns) => self.begin(slot, intended_ns),
+            None => self.free.push_back(slot),
         }
     }
 
     fn tick(&mut self, now_ns: u64) {
         let silence_ns = LOAD_SILENCE_MAX.as_nanos() as u64;
-        for index in 0..self.connections.len() {
-            let silent = self.jobs[index].is_some_and(|job| job.sent_ns + silence_ns <= now_ns);
-            if silent && self.connections[index].is_busy() {
-                self.fail(index, "no answer within 10 s");
+        for slot in 0..self.jobs.len() {
+            if self.jobs[slot].is_some_and(|job| job.sent_ns + silence_ns <= now_ns) {
+                self.connections[slot / self.streams].cancel((slot % self.streams) as u32);
+                self.fail(slot, "no answer within 10 s");
             }
         }
-        let of_s = self.wanted.end_ns() as f64 / 1e9;
+        let of_s = self.shared.wanted.end_ns() as f64 / 1e9;
         let p99_us = self.record.corrected.value_at_quantile(0.99) as f64 / 1e3;
         terminal::progress(&format!(
             "{:.0} of {of_s:.0} s: {} answered, {} failed, {} waiting, p99 {p99_us:.0} us",
@@ -281,14 +318,5 @@ impl Engine<'_> {
             self.record.failed(intended_ns, "no answer before the end");
         }
         terminal::progress("");
-    }
-}
-
-/// The kind of an error in words that are alike for alike errors.
-fn describe(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => "closed before the answer".to_owned(),
-        io::ErrorKind::InvalidData => "not the answer to the request".to_owned(),
-        kind => kind.to_string(),
     }
 }

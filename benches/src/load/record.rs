@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use hdrhistogram::Histogram;
 
+use super::connection::Answer;
 use crate::error::Error;
 
 /// Longest latency that is told apart from longer ones.
@@ -29,7 +30,7 @@ pub(crate) struct Record {
     pub(crate) lateness: Histogram<u64>,
     /// `corrected` by second of the intended time, for the log.
     pub(crate) intervals: Vec<Histogram<u64>>,
-    /// Requests whose answer had another status than 2xx, by status; the others by what went wrong.
+    /// Requests whose answer said that they failed, by its status; the others by what went wrong.
     pub(crate) errors: BTreeMap<String, u64>,
     /// Most requests that waited for a connection at once.
     pub(crate) waiting_max: u64,
@@ -81,8 +82,8 @@ impl Record {
         self.waiting_max = self.waiting_max.max(count as u64);
     }
 
-    /// A request was answered. A status that is not 2xx is an error, with its latency all the same.
-    pub(super) fn answered(&mut self, intended_ns: u64, sent_ns: u64, now_ns: u64, status: u16) {
+    /// A request was answered. A status that is not good is an error, with its latency all the same.
+    pub(super) fn answered(&mut self, intended_ns: u64, sent_ns: u64, now_ns: u64, answer: Answer) {
         if !self.counts(intended_ns) {
             return;
         }
@@ -94,8 +95,8 @@ impl Record {
             interval.saturating_record(corrected);
         }
         self.ended_ns = self.ended_ns.max(now_ns);
-        if !(200..300).contains(&status) {
-            *self.errors.entry(format!("status {status}")).or_default() += 1;
+        if !answer.is_good() {
+            *self.errors.entry(answer.to_string()).or_default() += 1;
         }
     }
 
@@ -132,7 +133,7 @@ mod tests {
         // 1000 requests a second; the target stands still for 200 ms and then answers at once.
         for at in (0..1000u64).map(|number| number * 1_000_000) {
             let sent = if at < 200_000_000 { 200_000_000 } else { at };
-            record.answered(at, sent, sent + 1000, 200);
+            record.answered(at, sent, sent + 1000, Answer::Status(200));
         }
         let p90 = record.corrected.value_at_quantile(0.9);
         assert!((95_000_000..105_000_000).contains(&p90), "{p90}");
@@ -154,7 +155,7 @@ mod tests {
         let mut record = Record::new(1_000..2_000).unwrap();
         for intended in [999, 1_000, 1_999, 2_000] {
             record.due(intended);
-            record.answered(intended, intended, 5_000, 503);
+            record.answered(intended, intended, 5_000, Answer::Status(503));
             record.failed(intended, "reset");
         }
         assert_eq!((record.intended, record.corrected.len(), record.error_count()), (2, 2, 4));

@@ -5,7 +5,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use bytes::{BufMut, Bytes, BytesMut};
+
 use super::{arrivals::Arrivals, reply::Reply};
+use crate::error::Error;
 
 /// A request in no protocol's form.
 #[derive(Clone, Debug)]
@@ -30,11 +33,20 @@ impl Request {
     }
 }
 
+/// A request of HTTP/2.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(super) head: http::Request<()>,
+    pub(super) body: Bytes,
+}
+
 /// What is sent and what comes back.
 #[derive(Debug)]
 pub(crate) enum Exchange {
     /// Encoded requests, sent in turn.
     Http1(Vec<Vec<u8>>),
+    /// Requests of HTTP/2 or gRPC, sent in turn on so many streams of each connection.
+    Http2 { requests: Vec<Encoded>, streams: u32, is_grpc: bool },
     /// A length, answered with so many bytes.
     Tcp { request: [u8; 8], bytes: u64 },
 }
@@ -45,25 +57,86 @@ impl Exchange {
         Self::Http1(requests.iter().map(encode_http1).collect())
     }
 
+    /// HTTP/2: `requests` in turn, at most `streams` at once on each connection.
+    ///
+    /// # Errors
+    /// When a host, path or field is none.
+    pub(crate) fn http2(requests: &[Request], streams: u32) -> Result<Self, Error> {
+        let encode = |request| encode_http2(request, "http", false);
+        let requests = requests.iter().map(encode).collect::<Result<_, _>>()?;
+        Ok(Self::Http2 { requests, streams, is_grpc: false })
+    }
+
+    /// Unary calls of gRPC: `path` is `/package.Service/Method`, `body_bytes` the message's length.
+    ///
+    /// # Errors
+    /// When a host, path or field is none.
+    pub(crate) fn grpc(requests: &[Request], streams: u32) -> Result<Self, Error> {
+        let encode = |request| encode_http2(request, "http", true);
+        let requests = requests.iter().map(encode).collect::<Result<_, _>>()?;
+        Ok(Self::Http2 { requests, streams, is_grpc: true })
+    }
+
     /// Bodies of a raw TCP origin.
     pub(crate) fn tcp(bytes: u64) -> Self {
         Self::Tcp { request: bytes.to_be_bytes(), bytes }
     }
 
-    /// The bytes of the request with this number.
+    /// The bytes of the request with this number; none for HTTP/2, which has no such form.
     pub(super) fn request(&self, number: u64) -> &[u8] {
         match self {
             Self::Http1(requests) => &requests[(number % requests.len() as u64) as usize],
             Self::Tcp { request, .. } => request,
+            Self::Http2 { .. } => &[],
         }
     }
 
+    /// What is to be read after `request`.
     pub(super) fn reply(&self) -> Reply {
         match self {
-            Self::Http1(_) => Reply::http(),
+            Self::Http1(_) | Self::Http2 { .. } => Reply::http(),
             Self::Tcp { bytes, .. } => Reply::raw(*bytes),
         }
     }
+
+    /// Requests that a connection carries at once.
+    pub(super) fn streams(&self) -> u32 {
+        match self {
+            Self::Http1(_) | Self::Tcp { .. } => 1,
+            Self::Http2 { streams, .. } => *streams,
+        }
+    }
+
+    pub(super) fn is_grpc(&self) -> bool {
+        matches!(self, Self::Http2 { is_grpc: true, .. })
+    }
+}
+
+fn encode_http2(request: &Request, scheme: &str, is_grpc: bool) -> Result<Encoded, Error> {
+    let Request { host, path, fields, body_bytes } = request;
+    let method = if is_grpc { "POST" } else { request.method() };
+    let mut head = http::Request::builder()
+        .version(http::Version::HTTP_2)
+        .method(method)
+        .uri(format!("{scheme}://{host}{path}"));
+    for field in fields {
+        let (name, value) = field.split_once(':').unwrap_or((field, ""));
+        head = head.header(name.trim(), value.trim());
+    }
+    let mut body = BytesMut::new();
+    if is_grpc {
+        head = head.header("content-type", "application/grpc").header("te", "trailers");
+        // Not compressed, and the message's length.
+        body.put_u8(0);
+        body.put_u32(*body_bytes as u32);
+    } else if *body_bytes > 0 {
+        head = head.header("content-length", *body_bytes);
+    }
+    body.put_bytes(b'x', *body_bytes as usize);
+    let head = head
+        .body(())
+        .map_err(|error| Error::Usage(format!("{host}{path} cannot be asked for: {error}")))?;
+    Ok(Encoded { head, body: body.freeze() })
 }
 
 fn encode_http1(request: &Request) -> Vec<u8> {
