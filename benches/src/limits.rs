@@ -59,6 +59,8 @@ pub(crate) const HTTP2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
 pub(crate) const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Largest HTTP/2 frame that is taken.
 pub(crate) const HTTP2_FRAME_BYTES: u32 = 64 * 1024;
+/// What a connection of the load reads from its socket at once if it has TLS; kept with it.
+pub(crate) const TLS_READ_BYTES: usize = 32 * 1024;
 /// HTTP/2 frames gathered before they are sent.
 pub(crate) const WIRE_BYTES_MAX: usize = 256 * 1024;
 

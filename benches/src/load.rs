@@ -1,7 +1,7 @@
 //! `ringway-bench load`: requests at a rate that does not depend on the answers.
 //!
 //! ```text
-//! arrivals (when) ──▶ engine ──▶ connection ──▶ transport ──▶ socket
+//! arrivals (when) ──▶ engine ──▶ connection ──▶ transport ──▶ [tls] ──▶ socket
 //!                       │         serial: HTTP/1.1 and raw bytes, one request at a time
 //!                       ▼         http2:  streams of HTTP/2 and gRPC
 //!                     record (histograms) ──▶ report
@@ -15,7 +15,7 @@
 //! - A run in which the generator itself was late fails: its figures would be about the generator.
 //!
 //! # Not here
-//! TLS. CPU and memory of a proxy: `compare`.
+//! CPU and memory of a proxy: `compare`.
 
 mod arrivals;
 mod connection;
@@ -25,6 +25,7 @@ mod record;
 mod reply;
 mod report;
 mod serial;
+mod tls;
 mod transport;
 mod wanted;
 
@@ -36,6 +37,7 @@ use crate::{
 };
 pub(crate) use arrivals::{Arrivals, Pattern};
 pub(crate) use record::Record;
+pub(crate) use tls::{Cipher, Group, Terms, Trust};
 pub(crate) use wanted::{Exchange, Pace, Request, Wanted};
 
 /// Options of `ringway-bench load`.
@@ -48,7 +50,9 @@ connection is free waits, and its wait counts. Times are in microseconds.
   ringway-bench load --target 127.0.0.1:8080 --rate 1000,2000,4000 --arrivals poisson --json
   ringway-bench load --target 127.0.0.1:8080 --closed -c 64
   ringway-bench load --target 127.0.0.1:8080 --http2 -c 4 --streams 32 --rate 20000
-  ringway-bench load --target 127.0.0.1:8080 --grpc /bench.Bench/Echo --body-bytes 100 --rate 5000")]
+  ringway-bench load --target 127.0.0.1:8080 --grpc /bench.Bench/Echo --body-bytes 100 --rate 5000
+  ringway-bench load --target 127.0.0.1:8443 --tls --ca ca.pem --sni a.test --rate 500 \\
+                     --requests-per-connection 1 --resumption --ciphers aes128 --groups x25519")]
 pub(crate) struct Options {
     /// Address of the target
     #[arg(long, value_name = "IP:PORT")]
@@ -80,7 +84,7 @@ pub(crate) struct Options {
     /// Instead of one path: a file whose lines are a host and a path each, sent in turn
     #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "host"])]
     requests: Option<PathBuf>,
-    /// The Host field (default: the target)
+    /// The Host field (default: --sni or the target)
     #[arg(long)]
     host: Option<String>,
     /// A further field, as `Name: value`; may be repeated
@@ -93,7 +97,9 @@ pub(crate) struct Options {
     /// Requests after which a connection is closed and another opened; 1 is one for each request
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     requests_per_connection: Option<u32>,
-    /// HTTP/2, with prior knowledge
+    #[command(flatten)]
+    tls: TlsOptions,
+    /// HTTP/2, with prior knowledge or, over TLS, by ALPN
     #[arg(long)]
     http2: bool,
     /// Unary calls of gRPC to /package.Service/METHOD, with a message of --body-bytes
@@ -122,6 +128,61 @@ pub(crate) struct Options {
     hlog: Option<PathBuf>,
 }
 
+/// Options of `ringway-bench load` for TLS.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "TLS")]
+struct TlsOptions {
+    /// TLS 1.3 or 1.2; needs --ca or --insecure
+    #[arg(long)]
+    tls: bool,
+    /// File of the certificates that may have signed the target's
+    #[arg(long, value_name = "FILE", requires = "tls", conflicts_with = "insecure")]
+    ca: Option<PathBuf>,
+    /// Take any certificate
+    #[arg(long, requires = "tls")]
+    insecure: bool,
+    /// Name to ask for, which the certificate has to have (default: the target's IP, not sent)
+    #[arg(long, value_name = "NAME", requires = "tls")]
+    sni: Option<String>,
+    /// File of the certificate to show to the target, with those that lead to its CA
+    #[arg(long, value_name = "FILE", requires_all = ["tls", "key"])]
+    cert: Option<PathBuf>,
+    /// File of that certificate's key
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// Keep tickets and resume sessions; else every handshake is a full one
+    #[arg(long, requires = "tls")]
+    resumption: bool,
+    /// Key exchanges to offer, the preferred first
+    #[arg(long, value_enum, value_delimiter = ',', requires = "tls")]
+    groups: Vec<Group>,
+    /// Ciphers to offer, the preferred first
+    #[arg(long, value_enum, value_delimiter = ',', requires = "tls")]
+    ciphers: Vec<Cipher>,
+}
+
+impl TlsOptions {
+    /// `None` without --tls.
+    fn terms(&self) -> Result<Option<Terms>, Error> {
+        let trust = match (self.tls, &self.ca, self.insecure) {
+            (false, _, _) => return Ok(None),
+            (true, Some(file), _) => Trust::Ca(file.clone()),
+            (true, None, true) => Trust::Anybody,
+            (true, None, false) => {
+                return Err(Error::Usage("--tls needs --ca FILE or --insecure".to_owned()));
+            }
+        };
+        Ok(Some(Terms {
+            trust,
+            name: self.sni.clone(),
+            identity: self.cert.clone().zip(self.key.clone()),
+            resumes: self.resumption,
+            groups: self.groups.clone(),
+            ciphers: self.ciphers.clone(),
+        }))
+    }
+}
+
 fn parse_rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
     if (0.1..=1e7).contains(&rate) { Ok(rate) } else { Err("0.1 to 10 000 000".to_owned()) }
@@ -148,13 +209,17 @@ impl Options {
             None if self.http2 => Exchange::http2(&self.asked()?, self.streams)?,
             None => Exchange::http1(&self.asked()?),
         };
-        Ok(Wanted {
+        let wanted = Wanted {
             connections: self.connections,
             requests_per_connection: self.requests_per_connection,
             warm_up: Duration::from_secs(self.warm_up),
             duration: Duration::from_secs(self.seconds),
             ..Wanted::new(self.target, exchange)
-        })
+        };
+        match self.tls.terms()? {
+            Some(terms) => wanted.with_tls(&terms),
+            None => Ok(wanted),
+        }
     }
 
     /// The requests that are sent in turn.
@@ -171,7 +236,8 @@ impl Options {
             })
         };
         let Some(file) = &self.requests else {
-            let host = self.host.clone().unwrap_or_else(|| self.target.to_string());
+            let host = self.host.as_ref().or(self.tls.sni.as_ref()).cloned();
+            let host = host.unwrap_or_else(|| self.target.to_string());
             let path = self.grpc.as_ref().unwrap_or(&self.path);
             return Ok(vec![request(&host, path)?]);
         };

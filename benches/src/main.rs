@@ -1,8 +1,8 @@
 //! `ringway-bench`: the programs that measure Ringway and let a person try it.
 //!
 //! ```text
-//! origin     HTTP, gRPC and raw TCP origin that answers for the clusters of a demo or a measurement
-//! load       open-loop generator: constant or Poisson arrivals, latency from the intended time
+//! origin     HTTP, gRPC and raw TCP origin that answers for a demo or a measurement
+//! load       open-loop generator for HTTP, gRPC, TCP and TLS, latency from the intended time
 //! load-tcp   closed-loop client of the raw TCP origin, through a tunnel or direct
 //! load-http  closed-loop client of HTTP bodies of one size
 //! compare    Ringway beside its peers, scenario by scenario, one proxy at a time on its own core
@@ -57,7 +57,7 @@ enum Command {
     /// Serve small answers, bodies of any size and an echo of the request; several variants at once
     Origin(origin::Options),
     /// Send requests at a rate and report latency from the time each was meant to be sent
-    Load(load::Options),
+    Load(Box<load::Options>),
     /// Ask a raw TCP origin for bodies in a closed loop; prints bodies, bytes and errors as JSON
     LoadTcp(bodies::TcpOptions),
     /// GET bodies over HTTP/1.1 in a closed loop; prints bodies, bytes and errors as JSON

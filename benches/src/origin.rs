@@ -1,4 +1,4 @@
-//! A cheap origin of HTTP/1.1, HTTP/2, gRPC and raw TCP: many variants in one process on one thread.
+//! A cheap origin of HTTP, gRPC and raw TCP: many variants in one process on one thread.
 //!
 //! ```text
 //! accept ─▶ head::parse ─▶ answer::plan ─▶ [body::Reader] ─▶ [pause] ─▶ answer::render ─▶ send
@@ -50,8 +50,8 @@ Paths that every variant answers:
   /upload        reads the request body and reports its length
   anything else  small body with variant, method and path
 
-The same address serves HTTP/2 with prior knowledge. Whatever has the content-type application/grpc
-is a unary call: its answer is a message as long as its own, or N bytes for /any.Service/BytesN; with
+The same address serves HTTP/2 with prior knowledge. What has the content-type application/grpc is a
+unary call: its answer is a message as long as its own, or N bytes for /any.Service/BytesN; with
 --error-rate some are answered with grpc-status 14.")]
 pub(crate) struct Options {
     /// Address to serve HTTP/1.1, HTTP/2 and gRPC on; port 0 takes a free one, which is printed

@@ -133,6 +133,14 @@ impl Connection {
 
 /// The kind of an error in words that are alike for alike errors.
 pub(super) fn describe(error: &io::Error) -> Cow<'static, str> {
+    if let Some(inner) = error.get_ref() {
+        if inner.is::<rustls::Error>() {
+            return Cow::Owned(format!("TLS: {inner}"));
+        }
+        if error.kind() == io::ErrorKind::Other {
+            return Cow::Owned(inner.to_string());
+        }
+    }
     match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => {
             Cow::Borrowed("closed before the answer")

@@ -30,6 +30,7 @@ use super::{
     Pace, Wanted,
     connection::{Connection, Done, describe},
     record::Record,
+    tls::Handshakes,
     transport::Shared,
 };
 use crate::{
@@ -88,7 +89,8 @@ struct Engine<'a> {
 pub(super) fn run(wanted: &Wanted, pace: Pace, record: &mut Record) -> Result<(), Error> {
     let (poll, timer) =
         poll_with_timer().map_err(|error| Error::io("make an epoll set")(error.into()))?;
-    let mut shared = Shared { wanted, poll, room: vec![0; ROOM_BYTES] };
+    let mut shared =
+        Shared { wanted, poll, room: vec![0; ROOM_BYTES], handshakes: Handshakes::new() };
     let mut connections: Vec<Connection> =
         (0..wanted.connections).map(|_| Connection::new(wanted)).collect();
     if wanted.requests_per_connection != Some(1) {
@@ -117,7 +119,9 @@ pub(super) fn run(wanted: &Wanted, pace: Pace, record: &mut Record) -> Result<()
         start: Instant::now(),
         done: Vec::new(),
     };
-    engine.go(pace)
+    engine.go(pace)?;
+    engine.record.handshakes = engine.shared.handshakes;
+    Ok(())
 }
 
 fn poll_with_timer() -> rustix::io::Result<(OwnedFd, OwnedFd)> {

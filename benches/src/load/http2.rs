@@ -134,7 +134,7 @@ impl Http2 {
 
     pub(super) fn push(&mut self, shared: &mut Shared<'_>, done: &mut Vec<Done>) {
         if let Some(link) = &mut self.link {
-            let pushed = link.transport.open().and_then(|open| match open {
+            let pushed = link.transport.open(shared).and_then(|open| match open {
                 true => link.settle(shared, done),
                 false => Ok(()),
             });
@@ -213,7 +213,7 @@ impl Link {
         hung_up: bool,
         done: &mut Vec<Done>,
     ) -> io::Result<()> {
-        if !self.transport.open()? {
+        if !self.transport.open(shared)? {
             return Ok(());
         }
         loop {

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use hdrhistogram::Histogram;
 
-use super::connection::Answer;
+use super::{connection::Answer, tls::Handshakes};
 use crate::error::Error;
 
 /// Longest latency that is told apart from longer ones.
@@ -37,6 +37,8 @@ pub(crate) struct Record {
     /// When the last answer came.
     pub(super) ended_ns: u64,
     pub(crate) intended: u64,
+    /// Of TLS; those of the warm-up count too.
+    pub(crate) handshakes: Handshakes,
 }
 
 fn histogram() -> Result<Histogram<u64>, Error> {
@@ -56,6 +58,7 @@ impl Record {
             waiting_max: 0,
             ended_ns: 0,
             intended: 0,
+            handshakes: Handshakes::new(),
             window_ns,
         })
     }
@@ -82,7 +85,8 @@ impl Record {
         self.waiting_max = self.waiting_max.max(count as u64);
     }
 
-    /// A request was answered. A status that is not good is an error, with its latency all the same.
+    /// A request was answered. One that failed by its status is an error, with its latency all the
+    /// same.
     pub(super) fn answered(&mut self, intended_ns: u64, sent_ns: u64, now_ns: u64, answer: Answer) {
         if !self.counts(intended_ns) {
             return;

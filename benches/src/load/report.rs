@@ -14,7 +14,11 @@ use hdrhistogram::{
 };
 use serde::Serialize;
 
-use super::{Options, record::Record};
+use super::{
+    Options,
+    record::Record,
+    tls::{Agreed, Count},
+};
 use crate::{error::Error, terminal};
 
 const QUANTILES: [(&str, f64); 7] = [
@@ -29,6 +33,15 @@ const QUANTILES: [(&str, f64); 7] = [
 
 /// Percentiles in microseconds, by name.
 type Percentiles = BTreeMap<&'static str, f64>;
+
+/// Handshakes with one outcome.
+#[derive(Debug, Serialize)]
+struct Tls {
+    #[serde(flatten)]
+    agreed: Agreed,
+    #[serde(flatten)]
+    count: Count,
+}
 
 /// The findings of one rate.
 #[derive(Debug, Serialize)]
@@ -51,6 +64,8 @@ pub(super) struct Report {
     lateness_us: Percentiles,
     /// Most requests that waited for a connection at once.
     waiting_max: u64,
+    /// What handshakes of TLS agreed on, and how many did; empty without TLS.
+    tls: Vec<Tls>,
     /// The generator was late: these figures are about itself.
     bottleneck: bool,
 }
@@ -71,6 +86,11 @@ impl Report {
             uncorrected_us: percentiles(&record.uncorrected),
             lateness_us: percentiles(&record.lateness),
             waiting_max: record.waiting_max,
+            tls: record
+                .handshakes
+                .iter()
+                .map(|(agreed, &count)| Tls { agreed: agreed.clone(), count })
+                .collect(),
             bottleneck: late_ns > options.lateness_max.as_nanos(),
         }
     }
@@ -106,6 +126,12 @@ impl Report {
         }
         if self.waiting_max > 0 {
             terminal::say(&format!("{} requests waited at once", self.waiting_max));
+        }
+        for Tls { agreed: Agreed { version, cipher, group, alpn }, count } in &self.tls {
+            terminal::say(&format!(
+                "{version}, {cipher}, {group}, ALPN {alpn}: {} full and {} resumed handshakes",
+                count.full, count.resumed
+            ));
         }
         for (what, count) in &self.errors {
             terminal::say(&format!("{count} x {what}"));

@@ -78,13 +78,12 @@ impl Serial {
         hung_up: bool,
     ) -> io::Result<Option<Answer>> {
         let Some(transport) = &mut self.transport else { return Ok(None) };
+        if !transport.open(shared)? {
+            return Ok(None);
+        }
         if matches!(self.state, State::Connecting) {
-            if !transport.open()? {
-                return Ok(None);
-            }
             self.state = State::Sending { written: 0 };
         }
-        transport.flush()?;
         self.send(shared.wanted)?;
         let Some(transport) = &mut self.transport else { return Ok(None) };
         match &mut self.state {

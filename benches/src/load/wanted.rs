@@ -7,7 +7,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{arrivals::Arrivals, reply::Reply};
+use super::{
+    arrivals::Arrivals,
+    reply::Reply,
+    tls::{ClientTls, Terms},
+};
 use crate::error::Error;
 
 /// A request in no protocol's form.
@@ -62,7 +66,7 @@ impl Exchange {
     /// # Errors
     /// When a host, path or field is none.
     pub(crate) fn http2(requests: &[Request], streams: u32) -> Result<Self, Error> {
-        let encode = |request| encode_http2(request, "http", false);
+        let encode = |request| encode_http2(request, false);
         let requests = requests.iter().map(encode).collect::<Result<_, _>>()?;
         Ok(Self::Http2 { requests, streams, is_grpc: false })
     }
@@ -72,7 +76,7 @@ impl Exchange {
     /// # Errors
     /// When a host, path or field is none.
     pub(crate) fn grpc(requests: &[Request], streams: u32) -> Result<Self, Error> {
-        let encode = |request| encode_http2(request, "http", true);
+        let encode = |request| encode_http2(request, true);
         let requests = requests.iter().map(encode).collect::<Result<_, _>>()?;
         Ok(Self::Http2 { requests, streams, is_grpc: true })
     }
@@ -107,18 +111,27 @@ impl Exchange {
         }
     }
 
+    /// Its name by RFC 7301.
+    fn alpn(&self) -> Option<&'static [u8]> {
+        match self {
+            Self::Http1(_) => Some(b"http/1.1"),
+            Self::Http2 { .. } => Some(b"h2"),
+            Self::Tcp { .. } => None,
+        }
+    }
+
     pub(super) fn is_grpc(&self) -> bool {
         matches!(self, Self::Http2 { is_grpc: true, .. })
     }
 }
 
-fn encode_http2(request: &Request, scheme: &str, is_grpc: bool) -> Result<Encoded, Error> {
+fn encode_http2(request: &Request, is_grpc: bool) -> Result<Encoded, Error> {
     let Request { host, path, fields, body_bytes } = request;
     let method = if is_grpc { "POST" } else { request.method() };
     let mut head = http::Request::builder()
         .version(http::Version::HTTP_2)
         .method(method)
-        .uri(format!("{scheme}://{host}{path}"));
+        .uri(format!("http://{host}{path}"));
     for field in fields {
         let (name, value) = field.split_once(':').unwrap_or((field, ""));
         head = head.header(name.trim(), value.trim());
@@ -160,6 +173,7 @@ fn encode_http1(request: &Request) -> Vec<u8> {
 pub(crate) struct Wanted {
     pub(crate) target: SocketAddr,
     pub(crate) exchange: Exchange,
+    pub(crate) tls: Option<ClientTls>,
     pub(crate) connections: u32,
     /// Requests after which a connection is closed and another opened.
     pub(crate) requests_per_connection: Option<u32>,
@@ -170,16 +184,34 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// One connection that is kept, for a second that counts from the start.
+    /// One connection without TLS that is kept, for a second that counts from the start.
     pub(crate) fn new(target: SocketAddr, exchange: Exchange) -> Self {
         Self {
             target,
             exchange,
+            tls: None,
             connections: 1,
             requests_per_connection: None,
             warm_up: Duration::ZERO,
             duration: Duration::from_secs(1),
         }
+    }
+
+    /// The same over TLS. The protocol follows from the exchange and is offered by ALPN.
+    ///
+    /// # Errors
+    /// When the terms cannot be met by this side alone.
+    pub(crate) fn with_tls(mut self, terms: &Terms) -> Result<Self, Error> {
+        self.tls = Some(ClientTls::new(terms, self.target, self.exchange.alpn())?);
+        if let Exchange::Http2 { requests, .. } = &mut self.exchange {
+            for Encoded { head, .. } in requests {
+                let mut parts = head.uri().clone().into_parts();
+                parts.scheme = Some(http::uri::Scheme::HTTPS);
+                *head.uri_mut() = http::Uri::from_parts(parts)
+                    .map_err(|error| Error::Usage(format!("not a host: {error}")))?;
+            }
+        }
+        Ok(self)
     }
 
     pub(super) fn begin_ns(&self) -> u64 {

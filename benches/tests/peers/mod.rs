@@ -18,7 +18,7 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_ringway-bench");
 pub(crate) struct Peer {
     child: Child,
     pub(crate) address: SocketAddr,
-    _files: Option<tempfile::TempDir>,
+    files: Option<tempfile::TempDir>,
 }
 
 impl Drop for Peer {
@@ -39,7 +39,7 @@ impl Peer {
             .unwrap();
         let line = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
         let address = line.rsplit(' ').next().unwrap().parse().unwrap();
-        Self { child, address, _files: None }
+        Self { child, address, files: None }
     }
 
     /// nginx with these lines in its `http` block, where `LISTEN` is an address and `FILES` a folder
@@ -73,13 +73,18 @@ impl Peer {
     ) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = child.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let peer = Self { child, address, _files: files };
+        let peer = Self { child, address, files };
         let deadline = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(address).is_err() {
             assert!(Instant::now() < deadline, "nobody listens on {address}");
             std::thread::sleep(Duration::from_millis(10));
         }
         peer
+    }
+
+    /// The folder of its files.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.files.as_ref().unwrap().path()
     }
 
     /// Lets it stand still for the first 200 ms of every second, so many times.
