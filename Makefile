@@ -17,10 +17,12 @@ SCENARIO ?=
 ARGS ?=
 # Peers that no Debian package brings.
 tools := $(abspath $(CARGO_TARGET_DIR))/tools
+# Whether bench-instructions writes the ratchet.
+UPDATE ?=
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build the proxy and the bench programs, optimised
@@ -35,10 +37,11 @@ tools: ## Install what tests and benches need and is missing (Debian)
 	.ci/install-tools
 
 .PHONY: test
-test: tools build ## Run all tests and check the dependencies
+test: tools build ## Run all tests, check the dependencies, count instructions
 	RINGWAY_BIN=$(abspath $(bin))/ringway cargo test --locked --workspace
 	cargo fetch --locked
 	cargo deny --offline check bans licenses sources
+	$(bin)/ringway-bench instructions
 
 .PHONY: bench
 bench: build ## Compare with all peers, or go on where it was ended, and write the report
@@ -53,6 +56,15 @@ bench-smoke: build ## Compare the main figures with nginx and HAProxy in three m
 	.ci/install-tools packages
 	$(bin)/ringway-bench compare --rounds 6 --seconds 1 --peers haproxy,nginx \
 		--only start,h1-small,h1-16m,tcp-16m,idle-0 $(ARGS)
+
+.PHONY: bench-micro
+bench-micro: ## Time each step of a request; with ARGS=route only those so named
+	cargo bench --locked -p ringway-bench --bench time -- $(ARGS)
+
+.PHONY: bench-instructions
+bench-instructions: build ## Count the instructions of each step; UPDATE=1 accepts what is counted
+	.ci/install-tools packages
+	$(bin)/ringway-bench instructions $(if $(UPDATE),--update) $(ARGS)
 
 .PHONY: soak
 soak: build ## Load both backends in turn for a long time; any failed request fails it

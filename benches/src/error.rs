@@ -1,7 +1,8 @@
 //! Errors of the bench programs, and the exit code that each of them means.
 //!
 //! The variants tell apart who has to act: the person who typed the command (`Usage`), the machine
-//! (`Missing`, `PortTaken`, `Io`), or the proxy under test (`Ended`, `NotReady`, `BadRound`).
+//! (`Missing`, `PortTaken`, `Io`), or the proxy under test (`Ended`, `NotReady`, `BadRound`,
+//! `Instructions`).
 
 use std::{io, net::SocketAddr, path::PathBuf, process::ExitStatus, time::Duration};
 
@@ -104,6 +105,9 @@ pub(crate) enum Error {
         /// What the plotting library said.
         detail: String,
     },
+    /// Workloads take more instructions than the ratchet allows, or it has others.
+    #[error("{}; if this is meant: make bench-instructions UPDATE=1", .0.join("; "))]
+    Instructions(Vec<String>),
     /// Some scenarios could not be measured; the others were, and are recorded.
     #[error("not measured: {}", .0.join("; "))]
     Incomplete(Vec<String>),
@@ -130,6 +134,7 @@ impl Error {
             | Self::Malformed { .. }
             | Self::Results { .. }
             | Self::Plot { .. }
+            | Self::Instructions(_)
             | Self::Incomplete(_) => EXIT_RUNTIME,
         }
     }

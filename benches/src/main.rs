@@ -6,8 +6,9 @@
 //! load-tcp   closed-loop client of the raw TCP origin, through a tunnel or direct
 //! load-http  closed-loop client of HTTP bodies of one size
 //! compare    Ringway beside its peers, scenario by scenario, one proxy at a time on its own core
-//! proxy      one proxy of a comparison alone, with its CPU and memory, for a load from another host
+//! proxy      one proxy of the comparison alone, for a load from another host
 //! report     tables, plots and a summary of the newest results
+//! instructions  what each step of a request costs, by callgrind, held by a ratchet
 //! demo       origin with three variants, the proxy, and the quickstart file
 //! guard      (internal) ends what a vanished parent left running
 //! ```
@@ -28,6 +29,7 @@ mod error;
 mod guard;
 mod limits;
 mod load;
+mod micro;
 mod origin;
 mod pattern;
 mod procfs;
@@ -68,6 +70,8 @@ enum Command {
     Proxy(compare::serve::Options),
     /// Write the report of the newest results: tables, plots, and where Ringway loses
     Report(report::Options),
+    /// Count the instructions of each step of a request and compare them with the ratchet
+    Instructions(micro::Options),
     /// Start three origins and the proxy with the quickstart file, and print what to try
     Demo(demo::Options),
     /// End registered processes once the pipe on standard input closes
@@ -100,6 +104,7 @@ fn dispatch(command: Command) -> Result<(), Error> {
         Command::Compare(options) => compare::run(&options),
         Command::Proxy(options) => compare::serve::run(&options),
         Command::Report(options) => report::run(&options),
+        Command::Instructions(options) => micro::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Guard => {
             guard::serve();

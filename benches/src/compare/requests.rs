@@ -1,7 +1,7 @@
 //! Requests and bodies: CPU at full load, then latency at one rate for all.
 //!
-//! CPU is taken in a closed loop. It does not depend on whether load and origin fill their core, and
-//! the slowest of Ringway, HAProxy and nginx there gives the rate of the open loop: half of it.
+//! CPU is taken in a closed loop. It does not depend on whether load and origin fill their core. Half
+//! of what the slowest of Ringway, HAProxy and nginx reaches there is the rate of the open loop.
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
