@@ -19,6 +19,7 @@
 //! # Not here
 //! Capacity: a rate from two shared cores says nothing about one.
 
+mod certificates;
 mod findings;
 mod idle;
 mod peer;
@@ -51,6 +52,7 @@ use crate::{
     scratch::Scratch,
     terminal,
 };
+use certificates::Certificates;
 use findings::Findings;
 use peer::{DIRECT, OURS, Peer, Setup};
 use scenario::{Load, Scenario};
@@ -114,6 +116,7 @@ pub(crate) struct Options {
 struct Bench {
     guard: Arc<Guard>,
     scratch: Scratch,
+    certificates: Certificates,
     proxy_core: usize,
     ringway: Option<PathBuf>,
     origin_http: SocketAddr,
@@ -204,12 +207,11 @@ fn list(bench: &Bench, scenarios: &[Scenario]) -> Result<(), Error> {
 /// Why Ringway cannot be measured in this scenario, if it cannot.
 fn waits_for(bench: &Bench, scenario: &Scenario) -> Result<Option<String>, Error> {
     let Some(ours) = bench.contenders.iter().find(|peer| peer.id == OURS) else { return Ok(None) };
-    if !ours.has(scenario.setup()) {
-        return Ok(Some(format!("Ringway has no configuration for {}", scenario.setup())));
+    let setup = scenario.setup();
+    if !ours.has(setup.name) {
+        return Ok(Some(format!("Ringway has no configuration for {}", setup.name)));
     }
-    let needs_table = matches!(scenario.load, Load::Routes(_) | Load::Reload(_));
-    let table = needs_table.then_some(Table::new(10));
-    ours.waits_for(bench, Setup { table, ..Setup::named(scenario.setup()) })
+    ours.waits_for(bench, Setup { table: Some(Table::new(10)), ..setup })
 }
 
 /// Whether there is a result of this commit, with these contenders and at least as many rounds.
@@ -266,6 +268,7 @@ fn set_up(options: &Options) -> Result<(Bench, Child), Error> {
     }
     let mut bench = Bench {
         guard,
+        certificates: Certificates::make(scratch.make_folder("certs")?)?,
         scratch,
         proxy_core,
         ringway,

@@ -37,7 +37,7 @@ use crate::{
 };
 pub(crate) use arrivals::{Arrivals, Pattern};
 pub(crate) use record::Record;
-pub(crate) use tls::{Cipher, Group, Terms, Trust};
+pub(crate) use tls::{Agreed, Blocking, Cipher, ClientTls, Group, Terms, Trust};
 pub(crate) use wanted::{Exchange, Pace, Request, Wanted};
 
 /// Options of `ringway-bench load`.

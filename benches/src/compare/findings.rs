@@ -4,6 +4,8 @@
 //! - Sample `n` of every contender is from round `n`: ratios are drawn by rounds. A contender that
 //!   fails is left out from then on, and its samples so far are dropped.
 
+use std::collections::BTreeSet;
+
 use hdrhistogram::Histogram;
 
 use super::{
@@ -113,6 +115,16 @@ impl Findings {
         self.relative.push((metric, samples));
     }
 
+    /// What TLS connections of a contender agreed on; all that it ever did counts.
+    pub(super) fn negotiated(&mut self, peer: &str, agreed: Vec<String>) {
+        for one in agreed {
+            let all = self.detail.negotiated.entry(peer.to_owned()).or_default();
+            if !all.contains(&one) {
+                *all = if all.is_empty() { one } else { format!("{all}; {one}") };
+            }
+        }
+    }
+
     /// Latency of a contender by percentile.
     pub(super) fn curve(&mut self, peer: &str, latency_ns: &Histogram<u64>) {
         let point = |percentile: f64| {
@@ -148,6 +160,11 @@ impl Findings {
             };
             let shares = self.user_shares.iter().find(same);
             series.user_share = shares.map(|(.., shares)| four_digits(sample::median(shares)));
+        }
+        let agreed: BTreeSet<&String> = self.detail.negotiated.values().collect();
+        if agreed.len() > 1 {
+            let text = format!("TLS is not alike: {:?}", self.detail.negotiated);
+            self.failures.push(format!("{}: {text}", self.id()));
         }
         self.detail.rows = self.rows();
         for (metric, samples) in &self.relative {
@@ -261,6 +278,21 @@ pub(super) mod tests {
         let unresolved =
             |peer: &str| detail.rows.iter().find(|row| row.peer == peer).unwrap().unresolved;
         assert!(unresolved("haproxy") && !unresolved("envoy") && !unresolved(DIRECT));
+    }
+
+    #[test]
+    fn what_tls_agreed_on_has_to_be_alike() {
+        let mut same = findings();
+        for peer in [OURS, "nginx"] {
+            for _ in 0..2 {
+                same.negotiated(peer, vec!["TLSv1_3 X25519 full".to_owned()]);
+            }
+        }
+        let mut different = findings();
+        different.negotiated(OURS, vec!["TLSv1_3 X25519 full".to_owned()]);
+        different.negotiated("nginx", vec!["TLSv1_3 P256 full".to_owned()]);
+        assert!(same.finish(&[]).1.is_empty());
+        assert!(different.finish(&[]).1[0].contains("TLS is not alike"));
     }
 
     #[test]

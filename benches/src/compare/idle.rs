@@ -3,16 +3,27 @@
 //! What counts is the growth of the proxy's resident memory per connection; the kernel's socket
 //! buffers are not in it. For a master with a worker it is the proportional set of both.
 
-use std::{io, net::TcpStream, rc::Rc, thread, time::Duration};
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    rc::Rc,
+    thread,
+    time::Duration,
+};
 
 use super::{
     Bench,
     findings::{Findings, PER_CONNECTION, PSS, RSS},
-    peer::{Peer, Proxy, Setup},
+    peer::{Peer, Proxy},
     probe,
     scenario::{Idle, Scenario},
 };
-use crate::{error::Error, procfs::Memory, terminal};
+use crate::{
+    error::Error,
+    load::{Blocking, ClientTls},
+    procfs::Memory,
+    terminal,
+};
 
 /// Fresh proxies per peer.
 const REPEATS: u32 = 3;
@@ -25,11 +36,11 @@ const STILL_ALIVE: usize = 50;
 
 /// Measures every contender.
 pub(super) fn measure(bench: &Bench, scenario: &Scenario, idle: &Idle, findings: &mut Findings) {
-    let mut order = bench.peers_with(scenario.setup(), findings);
+    let mut order = bench.peers_with(scenario.setup().name, findings);
     for repeat in 0..REPEATS {
         order.retain(|peer| {
             terminal::progress(&format!("{}: {} ({})", scenario.id, peer.id, repeat + 1));
-            match one_proxy(bench, peer, scenario, idle.connections) {
+            match one_proxy(bench, peer, scenario, idle) {
                 Ok((before, after)) => {
                     keep(findings, peer, idle.connections, before, after);
                     true
@@ -58,9 +69,9 @@ fn one_proxy(
     bench: &Bench,
     peer: &Rc<Peer>,
     scenario: &Scenario,
-    connections: u32,
+    &Idle { connections, tls }: &Idle,
 ) -> Result<(Memory, Memory), Error> {
-    let proxy = Proxy::start(bench, peer, Setup::named(scenario.setup()))?;
+    let proxy = Proxy::start(bench, peer, scenario.setup())?;
     thread::sleep(Duration::from_secs(1));
     let memory = || proxy.child.process().memory().map_err(Error::io("read the memory in use"));
     let before = memory()?;
@@ -76,9 +87,13 @@ fn one_proxy(
             errors: 1,
         }
     };
-    let mut held: Vec<TcpStream> = Vec::with_capacity(connections as usize);
+    let target = proxy.addresses.http;
+    let terms = tls.map(|tls| bench.certificates.terms(tls));
+    // No protocol is offered: these speak HTTP/1.1 whatever the proxy would prefer.
+    let tls = terms.map(|terms| ClientTls::new(&terms, target, None)).transpose()?;
+    let mut held: Vec<Held> = Vec::with_capacity(connections as usize);
     for _ in 0..connections {
-        held.push(used_connection(&proxy).map_err(|error| bad(held.len(), &error))?);
+        held.push(used_connection(target, tls.as_ref()).map_err(|error| bad(held.len(), &error))?);
     }
     thread::sleep(SILENCE);
     let after = memory()?;
@@ -92,11 +107,46 @@ fn one_proxy(
     Ok((before, after))
 }
 
-fn used_connection(proxy: &Proxy) -> io::Result<TcpStream> {
-    let mut stream = probe::connect(proxy.addresses.http)?;
+fn used_connection(target: SocketAddr, tls: Option<&ClientTls>) -> io::Result<Held> {
+    let stream = probe::connect(target)?;
+    let mut stream = match tls {
+        Some(tls) => Held::Tls(Box::new(tls.over(stream)?)),
+        None => Held::Plain(stream),
+    };
     let answer = probe::post(&mut stream, "/upload", &[b'x'; REQUEST_BYTES])?;
     if answer.status == 200 {
         return Ok(stream);
     }
     Err(io::Error::other(format!("status {}", answer.status)))
+}
+
+/// A connection that is kept.
+enum Held {
+    Plain(TcpStream),
+    Tls(Box<Blocking>),
+}
+
+impl Read for Held {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(room),
+            Self::Tls(stream) => stream.read(room),
+        }
+    }
+}
+
+impl Write for Held {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
 }

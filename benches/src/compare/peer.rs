@@ -7,7 +7,8 @@
 //! ```
 //! Templates are Jinja (`minijinja`). They know `here` (their folder), `http`, `tcp`, `admin` (own
 //! addresses), `origin_http`, `origin_tcp`, `ringway` (the program), what `variables` in peer.yaml
-//! adds, and with a table `hosts`, `marker` and `generation`.
+//! adds, with a table `hosts`, `marker` and `generation`, and for TLS `certs` (the folder that
+//! `certificates` describes), `mutual` and `resumes`.
 //!
 //! # Invariants
 //! - A reload renders everything beside what is in force and then renames: no proxy reads half.
@@ -27,7 +28,7 @@ use minijinja::{
 use rustix::process::Signal;
 use serde::Deserialize;
 
-use super::{Bench, probe, table::Table};
+use super::{Bench, probe, scenario::Tls, table::Table};
 use crate::{child::Child, error::Error};
 
 /// The one that the others are compared with.
@@ -86,11 +87,13 @@ pub(super) struct Setup<'a> {
     pub(super) table: Option<Table>,
     /// Whether it will have to reload.
     pub(super) reloads: bool,
+    pub(super) tls: Option<Tls>,
 }
 
-impl<'a> Setup<'a> {
-    pub(super) fn named(name: &'a str) -> Self {
-        Self { name, table: None, reloads: false }
+impl Setup<'_> {
+    /// Whether the proxy answers to plain HTTP/1.1.
+    fn is_plain(&self) -> bool {
+        ["plain", "routes"].contains(&self.name)
     }
 }
 
@@ -153,7 +156,7 @@ impl Peer {
         let Some(check) = &self.manifest.check else { return Ok(None) };
         let addresses = Addresses::free(bench)?;
         let files = Files::new(bench, self, setup.name, &addresses)?;
-        files.render(bench, self, &addresses, setup.table)?;
+        files.render(bench, self, &addresses, setup)?;
         let output = self.command(bench, check, &files.here)?.output();
         let output = output.map_err(Error::io(format!("run {} check", self.id)))?;
         if output.status.success() {
@@ -239,9 +242,14 @@ fn values(
     here: &Path,
     addresses: &Addresses,
     (origin_http, origin_tcp): (SocketAddr, SocketAddr),
-    table: Option<Table>,
+    certs: &Path,
+    setup: Setup<'_>,
 ) -> Value {
+    let tls = setup.tls.unwrap_or_default();
     let values = context! {
+        certs => certs.display().to_string(),
+        mutual => tls.mutual,
+        resumes => tls.resumes,
         here => here.display().to_string(),
         http => addresses.http.to_string(),
         tcp => addresses.tcp.to_string(),
@@ -249,7 +257,7 @@ fn values(
         origin_http => origin_http.to_string(),
         origin_tcp => origin_tcp.to_string(),
     };
-    let table = table.map_or_else(|| context! {}, Table::values);
+    let table = setup.table.map_or_else(|| context! {}, Table::values);
     let variables = peer.manifest.variables.iter();
     let variables = variables.map(|(name, text)| (name.as_str(), text.as_str()));
     merge_maps([values, table, Value::from_pairs(variables)])
@@ -267,11 +275,12 @@ impl Files {
         bench: &Bench,
         peer: &Peer,
         addresses: &Addresses,
-        table: Option<Table>,
+        setup: Setup<'_>,
     ) -> Result<Vec<PathBuf>, Error> {
         let reading = || Error::io(format!("read the templates in {}", self.templates.display()));
         let origins = (bench.origin_http, bench.origin_tcp);
-        let values = values(peer, &self.here, addresses, origins, table);
+        let certs = bench.certificates.folder();
+        let values = values(peer, &self.here, addresses, origins, certs, setup);
         let mut changed = Vec::new();
         for entry in fs::read_dir(&self.templates).map_err(reading())? {
             let entry = entry.map_err(reading())?;
@@ -300,9 +309,9 @@ impl Files {
         bench: &Bench,
         peer: &Peer,
         addresses: &Addresses,
-        table: Option<Table>,
+        setup: Setup<'_>,
     ) -> Result<(), Error> {
-        Self::commit(&self.prepare(bench, peer, addresses, table)?)
+        Self::commit(&self.prepare(bench, peer, addresses, setup)?)
     }
 }
 
@@ -317,10 +326,14 @@ fn next(path: &Path) -> PathBuf {
 pub(super) struct Prepared(Vec<PathBuf>);
 
 impl Proxy {
-    /// Starts `peer` and waits until it answers through the origin.
+    /// Starts `peer` and waits until it answers through the origin, or at least listens.
     pub(super) fn start(bench: &Bench, peer: &Rc<Peer>, setup: Setup<'_>) -> Result<Self, Error> {
         let mut proxy = Self::spawn(bench, peer, setup)?;
-        proxy.wait_for_answer(setup.table)?;
+        if setup.is_plain() {
+            proxy.wait_for_answer(setup.table)?;
+        } else {
+            proxy.child.wait_for(proxy.addresses.http)?;
+        }
         Ok(proxy)
     }
 
@@ -337,7 +350,7 @@ impl Proxy {
         addresses: Addresses,
     ) -> Result<Self, Error> {
         let files = Files::new(bench, peer, setup.name, &addresses)?;
-        files.render(bench, peer, &addresses, setup.table)?;
+        files.render(bench, peer, &addresses, setup)?;
         let words = match &peer.manifest.reloadable {
             Some(words) if setup.reloads => words,
             _ => &peer.manifest.command,
@@ -356,8 +369,8 @@ impl Proxy {
     }
 
     /// Renders the files of another table beside those in force.
-    pub(super) fn prepare(&self, bench: &Bench, table: Table) -> Result<Prepared, Error> {
-        self.files.prepare(bench, &self.peer, &self.addresses, Some(table)).map(Prepared)
+    pub(super) fn prepare(&self, bench: &Bench, setup: Setup<'_>) -> Result<Prepared, Error> {
+        self.files.prepare(bench, &self.peer, &self.addresses, setup).map(Prepared)
     }
 
     /// Puts the files in force; the proxy takes them when it can.
@@ -401,7 +414,10 @@ mod tests {
         let addresses = Addresses { http: address(1), tcp: address(2), admin: address(3) };
         let origins = (address(4), address(5));
         let table = Some(Table { routes: 25, generation: 7 });
-        let values = values(peer, Path::new("/there"), &addresses, origins, table);
+        let tls = Some(Tls { mutual: true, resumes: true });
+        let setup_values = Setup { name: setup, table, reloads: false, tls };
+        let there = Path::new("/there");
+        let values = values(peer, there, &addresses, origins, there, setup_values);
         let template = fs::read_to_string(peer.templates.join(setup).join(file)).unwrap();
         render(&template, &values).unwrap()
     }

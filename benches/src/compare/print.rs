@@ -59,6 +59,9 @@ pub(super) fn detail(detail: &Detail) {
         "  {rate}{} rounds void, {} ms stolen, {} ms in soft interrupts",
         machine.void_rounds, machine.stolen_ms, machine.softirq_ms,
     ));
+    for (peer, agreed) in &detail.negotiated {
+        terminal::say(&format!("  {peer}: {agreed}"));
+    }
     for note in &detail.notes {
         terminal::say(&format!("  {note}"));
     }

@@ -29,13 +29,17 @@ pub(super) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Asks on a kept connection. Reads exactly one answer with content-length.
-pub(super) fn get(stream: &mut TcpStream, host: &str, path: &str) -> io::Result<Answer> {
+pub(super) fn get(stream: &mut (impl Read + Write), host: &str, path: &str) -> io::Result<Answer> {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
     read_answer(stream)
 }
 
 /// Sends `body` on a kept connection and reads the answer.
-pub(super) fn post(stream: &mut TcpStream, path: &str, body: &[u8]) -> io::Result<Answer> {
+pub(super) fn post(
+    stream: &mut (impl Read + Write),
+    path: &str,
+    body: &[u8],
+) -> io::Result<Answer> {
     let mut request =
         format!("POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {}\r\n\r\n", body.len())
             .into_bytes();
@@ -81,7 +85,7 @@ pub(super) fn wait_for_answer(
     }
 }
 
-fn read_answer(stream: &mut TcpStream) -> io::Result<Answer> {
+fn read_answer(stream: &mut impl Read) -> io::Result<Answer> {
     let mut input = Vec::new();
     let mut room = [0; 4096];
     let (status, head_bytes, length) = loop {
@@ -100,7 +104,7 @@ fn read_answer(stream: &mut TcpStream) -> io::Result<Answer> {
     Ok(Answer { status, body })
 }
 
-fn read_more(stream: &mut TcpStream, room: &mut [u8], input: &mut Vec<u8>) -> io::Result<()> {
+fn read_more(stream: &mut impl Read, room: &mut [u8], input: &mut Vec<u8>) -> io::Result<()> {
     let got = stream.read(room)?;
     if got == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());

@@ -46,9 +46,9 @@ pub(super) fn measure(
 ) -> Result<(), Error> {
     let mut contenders = BTreeMap::new();
     let mut rates: Vec<(String, Vec<f64>)> = Vec::new();
-    for peer in bench.peers_with(scenario.setup(), findings) {
+    for peer in bench.peers_with(scenario.setup().name, findings) {
         let table = Table::new(asked.count);
-        let setup = Setup { name: scenario.setup(), table: Some(table), reloads: true };
+        let setup = Setup { table: Some(table), ..scenario.setup() };
         let warm = Proxy::start(bench, &peer, setup).and_then(|proxy| {
             let wanted = routes::wanted(&proxy, table, asked.connections, WARM_UP);
             Ok((load::measure(&wanted, Pace::Closed)?.rate(), proxy))
@@ -66,7 +66,7 @@ pub(super) fn measure(
     let targets = contenders.iter().map(|(peer, one)| (peer.clone(), one.proxy.addresses.http));
     let mut lanes = requests::lanes(bench, targets)?;
     requests::latency(bench, findings, &mut lanes, rate, |lane| {
-        one_round(bench, asked, rate, lane, contenders.get_mut(&lane.peer))
+        one_round(bench, (asked, scenario.setup()), rate, lane, contenders.get_mut(&lane.peer))
     });
     for (peer, one) in &contenders {
         let text =
@@ -81,7 +81,7 @@ pub(super) fn measure(
 
 fn one_round(
     bench: &Bench,
-    asked: &Reload,
+    (asked, setup): (&Reload, Setup<'_>),
     rate: f64,
     lane: &Lane,
     contender: Option<&mut Contender>,
@@ -106,7 +106,7 @@ fn one_round(
             done.store(true, Ordering::Release);
             record
         });
-        let reloaded = reload_until(bench, asked, contender, &done);
+        let reloaded = reload_until(bench, asked, setup, contender, &done);
         (load.join(), reloaded)
     });
     reloaded?;
@@ -120,6 +120,7 @@ fn one_round(
 fn reload_until(
     bench: &Bench,
     asked: &Reload,
+    setup: Setup<'_>,
     contender: &mut Contender,
     done: &AtomicBool,
 ) -> Result<(), Error> {
@@ -132,7 +133,8 @@ fn reload_until(
         }
         next += asked.every;
         contender.table = contender.table.next();
-        let prepared = contender.proxy.prepare(bench, contender.table)?;
+        let prepared =
+            contender.proxy.prepare(bench, Setup { table: Some(contender.table), ..setup })?;
         contender.proxy.reload(&prepared)?;
         contender.reloads += 1;
     }

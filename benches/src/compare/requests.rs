@@ -1,7 +1,7 @@
 //! Requests and bodies: CPU at full load, then latency at one rate for all.
 //!
-//! CPU is taken in a closed loop. It does not depend on whether load and origin fill their core. Half
-//! of what the slowest of Ringway, HAProxy and nginx reaches there is the rate of the open loop.
+//! CPU is taken in a closed loop; it does not depend on whether load and origin fill their core.
+//! Half of what the slowest of Ringway, HAProxy and nginx reaches there is the rate of the open loop.
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
@@ -9,15 +9,16 @@ use hdrhistogram::Histogram;
 
 use super::{
     Bench,
+    certificates::NAME,
     findings::{CPU_PER_GB, CPU_PER_REQUEST, Findings, P50_ADDED, P99_ADDED},
-    peer::{DIRECT, OURS, Proxy, Setup},
+    peer::{DIRECT, OURS, Proxy},
     rounds,
-    scenario::{Bodies, Load, Requests, Scenario},
+    scenario::{Bodies, Load, Protocol, Requests, Scenario, Tls},
 };
 use crate::{
-    bodies::{self, Protocol},
+    bodies,
     error::Error,
-    load::{self, Arrivals, Exchange, Pace, Pattern, Record, Request, Wanted},
+    load::{self, Agreed, Arrivals, Exchange, Pace, Pattern, Record, Request, Wanted},
 };
 
 /// Load before the first round: pools filled, buffers grown.
@@ -29,12 +30,17 @@ const RATE_SHARE: f64 = 0.5;
 /// Contenders whose throughput sets the rate; the others would let it depend on who takes part.
 const RATED: [&str; 3] = [OURS, "haproxy", "nginx"];
 
+/// Length of a message of gRPC.
+const MESSAGE_BYTES: u64 = 64;
+
 /// What a load delivered.
 struct Done {
     /// Requests, or gigabytes (10^9).
     units: f64,
     requests: u64,
     errors: u64,
+    /// What its TLS connections agreed on, if they were any.
+    negotiated: Vec<String>,
 }
 
 /// A proxy under load, and what it has shown.
@@ -59,9 +65,10 @@ pub(super) fn measure(
     findings: &mut Findings,
 ) -> Result<(), Error> {
     let mut contenders = Vec::new();
-    for peer in bench.peers_with(scenario.setup(), findings) {
-        let warm = Proxy::start(bench, &peer, Setup::named(scenario.setup())).and_then(|proxy| {
-            load(&proxy, scenario, WARM_UP)?;
+    let setup = scenario.setup();
+    for peer in bench.peers_with(setup.name, findings) {
+        let warm = Proxy::start(bench, &peer, setup).and_then(|proxy| {
+            load(bench, &proxy, scenario, WARM_UP)?;
             Ok(proxy)
         });
         match warm {
@@ -75,9 +82,11 @@ pub(super) fn measure(
         let proxies =
             contenders.iter().map(|one| (Rc::clone(&one.proxy.peer), one.proxy.addresses));
         let mut lanes = lanes(bench, proxies.map(|(peer, to)| (peer.id.clone(), to.http)))?;
-        let wanted = |target| wanted(target, requests, Duration::from_secs(bench.seconds));
         latency(bench, findings, &mut lanes, rate, |lane| {
-            strict(bench, lane, wanted(lane.target), rate)
+            // The origin itself is asked in plain text: TLS is part of what a proxy adds.
+            let tls = requests.tls.filter(|_| lane.peer != DIRECT);
+            let duration = Duration::from_secs(bench.seconds);
+            strict(bench, lane, wanted(bench, lane.target, requests, tls, duration)?, rate)
         });
     }
     Ok(())
@@ -89,10 +98,11 @@ fn cpu(
     findings: &mut Findings,
     contenders: &mut Vec<Contender>,
 ) {
-    let (metric, scale) = match scenario.load {
-        Load::Bodies(_) => (CPU_PER_GB, 1e9),
-        _ => (CPU_PER_REQUEST, 1e3),
+    let is_bulk = match &scenario.load {
+        Load::Requests(requests) => requests.bytes.is_some(),
+        _ => true,
     };
+    let (metric, scale) = if is_bulk { (CPU_PER_GB, 1e9) } else { (CPU_PER_REQUEST, 1e3) };
     let duration = Duration::from_secs(bench.seconds);
     rounds::run(
         bench,
@@ -104,14 +114,15 @@ fn cpu(
             proxy.child.check()?;
             let read = || proxy.child.process().cpu_time().map_err(Error::io("read the CPU time"));
             let before = read()?;
-            let done = load(proxy, scenario, duration)?;
+            let done = load(bench, proxy, scenario, duration)?;
             let (total_ns, user_share) = read()?.since(&before);
-            let rate = done.requests as f64 / duration.as_secs_f64();
-            Ok((total_ns as f64 / scale / done.units, user_share, rate))
+            Ok((total_ns as f64 / scale / done.units, user_share, done))
         },
-        |findings, contender, (value, user_share, rate)| {
-            findings.push_cpu(metric, &contender.proxy.peer.id, (value, user_share));
-            contender.rates.push(rate);
+        |findings, contender, (value, user_share, done)| {
+            let peer = &contender.proxy.peer.id;
+            findings.push_cpu(metric, peer, (value, user_share));
+            findings.negotiated(peer, done.negotiated);
+            contender.rates.push(done.requests as f64 / duration.as_secs_f64());
         },
     );
 }
@@ -214,22 +225,47 @@ pub(super) fn not_late(bench: &Bench, record: &Record) -> Result<(), Error> {
     Ok(())
 }
 
-fn wanted(target: SocketAddr, requests: &Requests, duration: Duration) -> Wanted {
-    let request = Request::get(target.to_string(), requests.path.clone());
-    Wanted {
-        connections: requests.connections,
-        requests_per_connection: requests.requests_per_connection,
+fn wanted(
+    bench: &Bench,
+    target: SocketAddr,
+    asked: &Requests,
+    tls: Option<Tls>,
+    duration: Duration,
+) -> Result<Wanted, Error> {
+    let request = Request::get(NAME, asked.path.clone());
+    let exchange = match asked.protocol {
+        Protocol::Http1 => Exchange::http1(&[request]),
+        Protocol::Http2 => Exchange::http2(&[request], asked.streams)?,
+        Protocol::Grpc => {
+            Exchange::grpc(&[Request { body_bytes: MESSAGE_BYTES, ..request }], asked.streams)?
+        }
+    };
+    let wanted = Wanted {
+        connections: asked.connections,
+        requests_per_connection: asked.requests_per_connection,
         duration,
-        ..Wanted::new(target, Exchange::http1(&[request]))
+        ..Wanted::new(target, exchange)
+    };
+    match tls {
+        Some(tls) => wanted.with_tls(&bench.certificates.terms(tls)),
+        None => Ok(wanted),
     }
 }
 
 /// Puts `proxy` under the scenario's load. A load with errors is an error: its CPU figure would
 /// count work that was not done, or not count work that was.
-fn load(proxy: &Proxy, scenario: &Scenario, duration: Duration) -> Result<Done, Error> {
+fn load(
+    bench: &Bench,
+    proxy: &Proxy,
+    scenario: &Scenario,
+    duration: Duration,
+) -> Result<Done, Error> {
     let done = match &scenario.load {
         Load::Bodies(bodies) => load_bodies(proxy, bodies, duration)?,
-        Load::Requests(requests) => closed(&wanted(proxy.addresses.http, requests, duration))?,
+        Load::Requests(asked) => {
+            let wanted = wanted(bench, proxy.addresses.http, asked, asked.tls, duration)?;
+            closed(&wanted, asked.bytes)?
+        }
         _ => return Err(Error::Usage("a load of another kind".to_owned())),
     };
     if done.errors > 0 || done.requests == 0 {
@@ -243,20 +279,28 @@ fn load(proxy: &Proxy, scenario: &Scenario, duration: Duration) -> Result<Done, 
     Ok(done)
 }
 
-fn closed(wanted: &Wanted) -> Result<Done, Error> {
+fn closed(wanted: &Wanted, bytes: Option<u64>) -> Result<Done, Error> {
     let record = load::measure(wanted, Pace::Closed)?;
     let requests = record.corrected.len();
-    Ok(Done { units: requests as f64, requests, errors: record.error_count() })
+    let units = requests as f64 * bytes.map_or(1.0, |bytes| bytes as f64 / 1e9);
+    let agreed = record.handshakes.iter().map(|(agreed, count)| {
+        let kind = if count.resumed > 0 { "resumed" } else { "full" };
+        let Agreed { version, cipher, group, alpn } = agreed;
+        format!("{version} {cipher} {group} {alpn} {kind}")
+    });
+    let negotiated = agreed.collect();
+    Ok(Done { units, requests, errors: record.error_count(), negotiated })
 }
 
 fn load_bodies(proxy: &Proxy, asked: &Bodies, duration: Duration) -> Result<Done, Error> {
     let &Bodies { protocol, bytes, connections } = asked;
     let target = match protocol {
-        Protocol::Tcp => proxy.addresses.tcp,
-        Protocol::Http => proxy.addresses.http,
+        bodies::Protocol::Tcp => proxy.addresses.tcp,
+        bodies::Protocol::Http => proxy.addresses.http,
     };
     let sum = bodies::run(&bodies::Load { protocol, target, bytes, connections, duration })?;
-    Ok(Done { units: sum.bytes as f64 / 1e9, requests: sum.bodies, errors: sum.errors })
+    let (units, requests) = (sum.bytes as f64 / 1e9, sum.bodies);
+    Ok(Done { units, requests, errors: sum.errors, negotiated: Vec::new() })
 }
 
 #[cfg(test)]

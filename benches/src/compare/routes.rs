@@ -75,7 +75,7 @@ pub(super) fn measure(
         }
         for reload in 0..RELOADS {
             terminal::progress(&format!("{}: {peer}, reload {}", scenario.id, reload + 1));
-            match contender.reload(bench) {
+            match contender.reload(bench, scenario.setup()) {
                 Ok(milliseconds) => findings.push(RELOAD, &peer, milliseconds),
                 Err(error) => {
                     findings.failed(&peer, &error);
@@ -94,7 +94,7 @@ fn start_all(
     routes: &Routes,
     findings: &mut Findings,
 ) -> Vec<Contender> {
-    let peers = bench.peers_with(scenario.setup(), findings);
+    let peers = bench.peers_with(scenario.setup().name, findings);
     let base = routes.beside.and_then(|count| {
         let ours = peers.iter().find(|peer| peer.id == OURS)?;
         Some((Rc::clone(ours), count, true))
@@ -120,7 +120,7 @@ impl Contender {
         connections: u32,
     ) -> Result<Self, Error> {
         let table = Table::new(count);
-        let setup = Setup { name: scenario.setup(), table: Some(table), reloads: true };
+        let setup = Setup { table: Some(table), ..scenario.setup() };
         let proxy = Proxy::start(bench, peer, setup)?;
         let mut contender = Self { proxy, table, connections, is_base: false };
         contender.cpu(Duration::from_secs(1))?;
@@ -160,9 +160,9 @@ impl Contender {
 
     /// Milliseconds from the new file or signal to the first answer of the new table, asked every
     /// millisecond, each time on a new connection: some peers serve the old table on kept ones.
-    fn reload(&mut self, bench: &Bench) -> Result<f64, Error> {
+    fn reload(&mut self, bench: &Bench, setup: Setup<'_>) -> Result<f64, Error> {
         let next = self.table.next();
-        let prepared = self.proxy.prepare(bench, next)?;
+        let prepared = self.proxy.prepare(bench, Setup { table: Some(next), ..setup })?;
         let began = Instant::now();
         self.proxy.reload(&prepared)?;
         while !answers(&self.proxy, next) {

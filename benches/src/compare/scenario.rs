@@ -11,6 +11,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer};
 
+use super::peer::Setup;
 use crate::{bodies, error::Error, results::detail::Goal};
 
 /// One thing to measure.
@@ -53,10 +54,46 @@ pub(super) enum Load {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Requests {
+    #[serde(default)]
+    pub(super) protocol: Protocol,
     pub(super) path: String,
     pub(super) connections: u32,
+    /// Requests at once on each connection; more than one needs HTTP/2.
+    #[serde(default = "one_stream")]
+    pub(super) streams: u32,
     #[serde(default)]
     pub(super) requests_per_connection: Option<u32>,
+    #[serde(default)]
+    pub(super) tls: Option<Tls>,
+    /// Length of the answers; with it CPU is counted per byte and not per request.
+    #[serde(default)]
+    pub(super) bytes: Option<u64>,
+}
+
+/// What a request is spoken in.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Protocol {
+    #[default]
+    Http1,
+    Http2,
+    Grpc,
+}
+
+/// TLS towards the client: version 1.3, X25519 and AES-128-GCM for all.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    /// The client has a certificate too.
+    #[serde(default)]
+    pub(super) mutual: bool,
+    /// Connections resume earlier sessions.
+    #[serde(default)]
+    pub(super) resumes: bool,
+}
+
+fn one_stream() -> u32 {
+    1
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -71,6 +108,8 @@ pub(super) struct Bodies {
 #[serde(deny_unknown_fields)]
 pub(super) struct Idle {
     pub(super) connections: u32,
+    #[serde(default)]
+    pub(super) tls: Option<Tls>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -98,8 +137,18 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
 }
 
 impl Scenario {
-    /// The folder of each peer that has the configuration for this.
-    pub(super) fn setup(&self) -> &str {
+    /// What the proxies are started for; a table comes from the load itself.
+    pub(super) fn setup(&self) -> Setup<'_> {
+        let tls = match &self.load {
+            Load::Requests(requests) => requests.tls,
+            Load::Idle(idle) => idle.tls,
+            Load::Bodies(_) | Load::Routes(_) | Load::Reload(_) | Load::Start => None,
+        };
+        let reloads = matches!(self.load, Load::Routes(_) | Load::Reload(_));
+        Setup { name: self.setup_name(), table: None, reloads, tls }
+    }
+
+    fn setup_name(&self) -> &str {
         let needed = match self.load {
             Load::Routes(_) | Load::Reload(_) => "routes",
             Load::Requests(_) | Load::Bodies(_) | Load::Idle(_) | Load::Start => "plain",

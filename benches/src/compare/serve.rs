@@ -14,8 +14,11 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    Bench, cores, find_ringway,
+    Bench,
+    certificates::Certificates,
+    cores, find_ringway,
     peer::{Addresses, OURS, Peer, Proxy, Setup},
+    scenario::Tls,
     table::Table,
 };
 use crate::{child, error::Error, guard::Guard, results::Run, scratch::Scratch, terminal};
@@ -98,7 +101,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let at = |offset| SocketAddr::new(options.listen, options.port + offset);
     let addresses = Addresses { http: at(0), tcp: at(1), admin: at(2) };
     let table = Some(Table::new(options.routes.max(1)));
-    let setup = Setup { table, ..Setup::named(&options.setup) };
+    let setup = Setup { name: &options.setup, table, reloads: true, tls: Some(Tls::default()) };
     let mut proxy = Proxy::spawn_at(&bench, &peer, setup, addresses)?;
     proxy.child.wait_for(addresses.http)?;
     let version = peer.version(&bench).unwrap_or_default();
@@ -145,8 +148,10 @@ fn set_up(options: &Options) -> Result<Bench, Error> {
     child::raise_descriptor_limit()?;
     let guard = Arc::new(Guard::start()?);
     let ours = options.peer.starts_with(OURS);
+    let scratch = Scratch::new(&guard)?;
     Ok(Bench {
-        scratch: Scratch::new(&guard)?,
+        certificates: Certificates::make(scratch.make_folder("certs")?)?,
+        scratch,
         guard,
         proxy_core,
         ringway: ours.then(|| find_ringway(options.ringway.as_deref())).transpose()?,

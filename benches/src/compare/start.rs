@@ -23,7 +23,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 
 /// Starts every contender again and again.
 pub(super) fn measure(bench: &Bench, scenario: &Scenario, findings: &mut Findings) {
-    let setup = Setup::named(scenario.setup());
+    let setup = scenario.setup();
     let mut order = bench.peers_with(setup.name, findings);
     for start in 0..STARTS {
         terminal::progress(&format!("start: {} of {STARTS}", start + 1));

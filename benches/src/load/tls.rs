@@ -21,7 +21,7 @@ use std::{
 use clap::ValueEnum;
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, RootCertStore,
-    SignatureScheme,
+    SignatureScheme, StreamOwned,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -107,7 +107,7 @@ impl ClientTls {
     ///
     /// # Errors
     /// When a file cannot be read, a name is none, or the terms leave no cipher suite.
-    pub(super) fn new(
+    pub(crate) fn new(
         terms: &Terms,
         target: SocketAddr,
         alpn: Option<&[u8]>,
@@ -149,7 +149,19 @@ impl ClientTls {
         };
         Ok(Self { config: Arc::new(config), name })
     }
+
+    /// A session on a stream that blocks; the handshake is done by the first read or write.
+    ///
+    /// # Errors
+    /// When the session cannot be begun.
+    pub(crate) fn over(&self, stream: TcpStream) -> io::Result<Blocking> {
+        let connection = ClientConnection::new(Arc::clone(&self.config), self.name.clone());
+        Ok(StreamOwned::new(connection.map_err(io::Error::other)?, stream))
+    }
 }
+
+/// A session on a stream that blocks.
+pub(crate) type Blocking = StreamOwned<ClientConnection, TcpStream>;
 
 fn provider(terms: &Terms) -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();

@@ -51,7 +51,7 @@ impl Peer {
         let folder = files.path().to_str().unwrap();
         let server = server.replace("LISTEN", &address.to_string()).replace("FILES", folder);
         let text = format!(
-            "daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/log;\n\
+            "daemon off; master_process off; pid {folder}/pid; error_log {folder}/log;\n\
              events {{ worker_connections 4096; }}\n\
              http {{ access_log off; client_body_temp_path {folder}/body;\n\
              proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;\n\
