@@ -7,14 +7,21 @@ mod peers;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use peers::{Peer, free_address, load, measured, report};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::{
+    NamedGroup, ServerConfig, ServerConnection, StreamOwned,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 use serde_json::Value;
 
 const SHORT: [&str; 4] = ["-s", "1", "--warm-up", "0"];
@@ -118,6 +125,38 @@ fn what_is_reported_is_what_openssl_negotiated() {
         assert!(said.contains(&format!("Shared groups: {groups}\n")), "{said}");
         assert!(said.contains("ALPN protocols selected: http/1.1\n"), "{said}");
     }
+}
+
+/// OpenSSL 3.0 has no hybrid of ML-KEM, so the other side is rustls.
+#[test]
+fn a_hybrid_key_exchange_is_negotiated_and_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path(), "CA");
+    let file = |name: &str| folder.path().join(name);
+    let certificate = CertificateDer::from_pem_file(file("a.test.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(file("a.test.key")).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        let connection = ServerConnection::new(Arc::new(config)).unwrap();
+        let mut stream = StreamOwned::new(connection, listener.accept().unwrap().0);
+        assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        // The load says goodbye before it closes, or this were an error.
+        assert_eq!(stream.read(&mut [0; 1024]).unwrap(), 0);
+        stream.conn.negotiated_key_exchange_group().unwrap().name()
+    });
+    let ca = file("ca.pem").to_str().unwrap().to_owned();
+    let once = ["--rate", "1", "-c", "1", "--groups", "x25519mlkem768", "--ca", &ca];
+    let found = measured(address, &[&NAMED[..], &SHORT, &once].concat());
+    assert_eq!(server.join().unwrap(), NamedGroup::X25519MLKEM768);
+    assert_eq!(found["tls"][0]["group"], "X25519MLKEM768");
 }
 
 /// One request; the report of the load and the words of the server.
