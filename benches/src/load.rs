@@ -97,8 +97,6 @@ pub(crate) struct Options {
     /// Requests after which a connection is closed and another opened; 1 is one for each request
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     requests_per_connection: Option<u32>,
-    #[command(flatten)]
-    tls: TlsOptions,
     /// HTTP/2, with prior knowledge or, over TLS, by ALPN
     #[arg(long)]
     http2: bool,
@@ -126,6 +124,9 @@ pub(crate) struct Options {
     /// Write latency by second to FILE in the format of HdrHistogram's interval log
     #[arg(long, value_name = "FILE")]
     hlog: Option<PathBuf>,
+    // Last, because its heading holds for all that follows.
+    #[command(flatten)]
+    tls: TlsOptions,
 }
 
 /// Options of `ringway-bench load` for TLS.
