@@ -1,7 +1,7 @@
 //! Requests and bodies: CPU at full load, then latency at one rate for all.
 //!
 //! CPU is taken in a closed loop; it does not depend on whether load and origin fill their core.
-//! Half of what the slowest of Ringway, HAProxy and nginx reaches there is the rate of the open loop.
+//! Half of what the slowest of Ringway, HAProxy and nginx reaches there is the open loop's rate.
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
