@@ -179,3 +179,60 @@ impl Wake for Token {
         self.ready.0.lock().unwrap_or_else(PoisonError::into_inner).push(self.number);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(wire: &mut Wire, bytes: &[u8]) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        Pin::new(wire).poll_write(&mut context, bytes).is_ready()
+    }
+
+    #[test]
+    fn a_full_wire_takes_nothing_until_something_was_sent() {
+        let mut wire = Wire::default();
+        assert!(write(&mut wire, &vec![1; WIRE_BYTES_MAX]) && !wire.is_full());
+        assert!(!write(&mut wire, &[2]) && wire.is_full());
+        // The socket takes ten bytes and has no more room.
+        let mut room = 10;
+        wire.send_with(|_| match std::mem::take(&mut room) {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            count => Ok(count),
+        })
+        .unwrap();
+        assert!(!wire.is_full() && write(&mut wire, &[3]));
+        let sent = wire.swap_output(Vec::new());
+        assert_eq!((sent.len(), sent.last()), (WIRE_BYTES_MAX - 9, Some(&3)));
+    }
+
+    #[test]
+    fn input_is_read_in_any_pieces_and_then_ends() {
+        let mut wire = Wire::default();
+        wire.feed(b"abc");
+        wire.end();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut got = Vec::new();
+        loop {
+            let mut room = [0; 2];
+            let mut room = ReadBuf::new(&mut room);
+            assert!(Pin::new(&mut wire).poll_read(&mut context, &mut room).is_ready());
+            if room.filled().is_empty() {
+                break;
+            }
+            got.extend_from_slice(room.filled());
+        }
+        assert_eq!(got, b"abc");
+    }
+
+    #[test]
+    fn wakers_note_their_number() {
+        let ready = Ready::default();
+        ready.waker(7).wake();
+        ready.waker(3).wake();
+        let mut taken = Vec::new();
+        ready.take(&mut taken);
+        ready.take(&mut taken);
+        assert_eq!(taken, [7, 3]);
+    }
+}

@@ -29,6 +29,8 @@ pub(super) struct Variant {
     name: String,
     /// The name as the value of a field.
     field: HeaderValue,
+    /// The body of `/`, if it is a text.
+    text: Bytes,
     root: Content,
     behaviour: Behaviour,
     random: RefCell<fastrand::Rng>,
@@ -96,6 +98,7 @@ impl Variant {
         behaviour: Behaviour,
     ) -> Self {
         let line = format!("hello from {name}\n");
+        let text = Bytes::from(line.clone());
         let root = match (body_bytes, chunked) {
             (None, false) => Content::Text(line),
             (None, true) => Content::Chunks(line.len() as u64),
@@ -106,6 +109,7 @@ impl Variant {
             random: RefCell::new(fastrand::Rng::with_seed(name.len() as u64)),
             field: HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static("")),
             name,
+            text,
             root,
             behaviour,
             ready: None,
@@ -268,10 +272,12 @@ pub(super) fn render(
 
 /// The answer for HTTP/2, whose framing has neither chunks nor a connection to close.
 pub(super) fn parts(plan: &Plan, variant: &Variant, received_bytes: u64) -> Parts {
-    let content = if plan.content == Content::Ready { &variant.root } else { &plan.content };
+    let is_ready = plan.content == Content::Ready;
+    let content = if is_ready { &variant.root } else { &plan.content };
     let body = match content {
         // `Ready` is `root`, which is never `Ready` itself.
         Content::Ready => Body::Pattern(0),
+        Content::Text(_) if is_ready => Body::Text(variant.text.clone()),
         Content::Text(text) => Body::Text(Bytes::copy_from_slice(text.as_bytes())),
         Content::Received => {
             Body::Text(format!("{} received {received_bytes} bytes\n", variant.name).into())

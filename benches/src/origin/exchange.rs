@@ -15,7 +15,10 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::{RecvStream, SendStream, server::SendResponse};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName},
+};
 
 use super::{
     answer::{self, Body, Plan, Variant},
@@ -27,6 +30,9 @@ use crate::{
     pattern,
 };
 
+// Made once: a name that is given as text is looked up for every answer.
+const X_VARIANT: HeaderName = HeaderName::from_static("x-variant");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Bytes in front of a message of gRPC: whether it is compressed, and its length.
 const GRPC_PREFIX_BYTES: u64 = 5;
 /// `UNAVAILABLE`: what a failure on purpose is in gRPC.
@@ -74,7 +80,7 @@ impl Exchange {
         variant: &Variant,
     ) -> Self {
         let (head, body) = request.into_parts();
-        let kind = head.headers.get(http::header::CONTENT_TYPE);
+        let kind = head.headers.get(CONTENT_TYPE);
         let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         let reply = if is_grpc {
             let (fails, pause) = variant.draw();
@@ -151,10 +157,10 @@ impl Exchange {
                 *response.status_mut() = StatusCode::from_u16(parts.status).unwrap_or_default();
                 let fields = response.headers_mut();
                 fields.reserve(3);
-                fields.insert("content-type", HeaderValue::from_static("text/plain"));
-                fields.insert("x-variant", variant.field());
+                fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+                fields.insert(X_VARIANT, variant.field());
                 if parts.has_length {
-                    fields.insert("content-length", bytes.into());
+                    fields.insert(CONTENT_LENGTH, bytes.into());
                 }
                 if parts.is_head_only || bytes == 0 && !parts.has_trailers {
                     self.respond.send_response(response, true)?;
@@ -173,9 +179,9 @@ impl Exchange {
             Reply::Grpc { message_bytes, fails, .. } => {
                 let mut response = Response::new(());
                 let fields = response.headers_mut();
-                fields.insert("content-type", HeaderValue::from_static("application/grpc"));
+                fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
                 if *fails {
-                    fields.insert("grpc-status", HeaderValue::from_static(GRPC_UNAVAILABLE));
+                    fields.insert(GRPC_STATUS, HeaderValue::from_static(GRPC_UNAVAILABLE));
                     self.respond.send_response(response, true)?;
                     return Ok(None);
                 }
@@ -183,7 +189,7 @@ impl Exchange {
                 let bytes = message_bytes.unwrap_or(echoed).min(u64::from(u32::MAX));
                 let mut stream = self.respond.send_response(response, false)?;
                 let mut trailers = HeaderMap::new();
-                trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
                 let mut data =
                     BytesMut::with_capacity(READY_BODY_BYTES_MAX.min(bytes + 5) as usize);
                 data.put_u8(0);
