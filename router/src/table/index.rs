@@ -150,7 +150,7 @@ impl Index {
         seen: &mut impl FnMut(&Bucket<'_>) -> Option<T>,
     ) -> Option<T> {
         let mut labels = host.iter().filter(|byte| **byte == b'.').count();
-        for dot in memchr::memchr_iter(b'.', host) {
+        for (dot, _) in host.iter().enumerate().filter(|(_, byte)| **byte == b'.') {
             // The suffix from this dot on has as many labels as dots; one label must stand before
             // it.
             let known = labels < 64 && self.suffix_labels & (1 << labels) != 0;
@@ -230,7 +230,9 @@ impl Index {
             }
         }
         let mut ends = [0; PREFIX_SEGMENTS_MAX + 1];
-        let mut count = segment_ends(path.as_bytes(), &mut ends);
+        // No prefix of this host is longer, so nobody asks where later segments end.
+        let most = (paths >> 1).checked_ilog2().map_or(0, |bit| bit as usize + 1);
+        let mut count = segment_ends(path.as_bytes(), &mut ends[..=most]);
         while count > 0 {
             let len = ends[count];
             if paths & (1 << count) != 0
@@ -302,19 +304,23 @@ impl Index {
 /// Where the first segments of `path` end: `ends[n]` after n of them. Gives how many there are, at
 /// most what `ends` holds.
 #[inline]
-fn segment_ends(path: &[u8], ends: &mut [usize; PREFIX_SEGMENTS_MAX + 1]) -> usize {
+fn segment_ends(path: &[u8], ends: &mut [usize]) -> usize {
+    let most = ends.len() - 1;
     if path.first() != Some(&b'/') {
         return 0;
     }
     let mut count = 0;
-    for slash in memchr::memchr_iter(b'/', &path[1..]) {
-        if count == PREFIX_SEGMENTS_MAX {
+    // Segments are short: a plain loop is over before a search by blocks has begun.
+    for (at, byte) in path.iter().enumerate().skip(1) {
+        if count == most {
             return count;
         }
-        count += 1;
-        ends[count] = slash + 1;
+        if *byte == b'/' {
+            count += 1;
+            ends[count] = at;
+        }
     }
-    if count < PREFIX_SEGMENTS_MAX {
+    if count < most {
         count += 1;
         ends[count] = path.len();
     }
