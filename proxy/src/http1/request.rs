@@ -391,8 +391,8 @@ impl<'b> Target<'b> {
             // The whole server, asked for through a proxy (RFC 9112 section 3.2.4).
             return Ok(Self { path: "*", query: None, authority });
         }
-        let (path, query) = match rest.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
+        let (path, query) = match memchr::memchr(b'?', rest.as_bytes()) {
+            Some(mark) => (&rest[..mark], Some(&rest[mark + 1..])),
             None => (rest, None),
         };
         Ok(Self { path: if path.is_empty() { "/" } else { path }, query, authority })
