@@ -47,8 +47,8 @@ test: tools build ## Run all tests, check the dependencies, count instructions
 bench: build ## Compare with all peers, or go on where it was ended, and write the report
 	.ci/install-tools packages
 	.ci/install-tools envoy $(tools)
-	PATH="$(tools)/bin:$$PATH" $(bin)/ringway-bench compare --resume \
-		$(if $(SCENARIO),--only $(SCENARIO)) $(ARGS)
+	PATH="$(tools)/bin:$$PATH" $(bin)/ringway-bench compare \
+		$(if $(SCENARIO),--only $(SCENARIO),--resume) $(ARGS)
 	$(bin)/ringway-bench report --readme README.md
 
 .PHONY: bench-smoke

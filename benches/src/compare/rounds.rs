@@ -12,11 +12,13 @@ use crate::{error::Error, procfs, terminal};
 
 /// A round in which more of one core's time was stolen is void.
 const STOLEN_SHARE_MAX: f64 = 0.01;
+/// Void rounds for each round that is asked for; after that all count, so that a run has an end.
+const VOID_SHARE_MAX: f64 = 0.75;
 
 /// Runs as many undisturbed rounds as are asked for. `once` measures one contender; `keep` is given
 /// what a good round brought. A contender that fails is dropped from `contenders`.
 ///
-/// When more rounds are void than good, the last ones count as they are: the machine is like that.
+/// When too many rounds are void, the rest count as they are: the machine is like that.
 pub(super) fn run<Contender, Figure>(
     bench: &Bench,
     what: &str,
@@ -27,6 +29,7 @@ pub(super) fn run<Contender, Figure>(
     mut keep: impl FnMut(&mut Findings, &mut Contender, Figure),
 ) {
     let (mut good, mut void) = (0, 0);
+    let void_max = (f64::from(bench.rounds) * VOID_SHARE_MAX).ceil() as u32;
     while good < bench.rounds && !contenders.is_empty() {
         let progress = format!(
             "{}: {what}, round {} of {}, {void} void",
@@ -43,7 +46,7 @@ pub(super) fn run<Contender, Figure>(
                 figures.push(figure);
                 true
             }
-            Err(Error::Late { .. }) if void < bench.rounds => {
+            Err(Error::Late { .. }) if void < void_max => {
                 late = true;
                 true
             }
@@ -52,7 +55,7 @@ pub(super) fn run<Contender, Figure>(
                 false
             }
         });
-        let is_void = clock.end(findings) && void < bench.rounds || late;
+        let is_void = clock.end(findings) && void < void_max || late;
         if is_void {
             void += 1;
             findings.machine().void_rounds += 1;

@@ -48,18 +48,20 @@ fn command_line() -> String {
     std::iter::once("ringway-bench".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// The commit of the working tree, marked if the tree differs from it.
+/// What a run of the comparison itself changes: it does not change what is measured.
+const OWN_OUTPUT: [&str; 3] = [".", ":!benches/results", ":!README.md"];
+
+/// The last commit that changed what is measured, marked if the tree differs from it.
 fn commit() -> String {
     let git = |arguments: &[&str]| {
-        let output = Command::new("git").args(arguments).output().ok()?;
+        let output =
+            Command::new("git").args(arguments).arg("--").args(OWN_OUTPUT).output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         output.status.success().then_some(text)
     };
-    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else {
+    let Some(commit) = git(&["log", "-1", "--abbrev=12", "--format=%h"]) else {
         return "unknown".to_owned();
     };
-    // Earlier results in the tree do not change what is measured.
-    let changed =
-        git(&["status", "--porcelain", "--untracked-files=no", "--", ":!benches/results"]);
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]);
     if changed.is_some_and(|text| !text.is_empty()) { commit + DIRTY } else { commit }
 }
