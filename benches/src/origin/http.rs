@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     body::Reader,
-    limits::{HEAD_BYTES_MAX, HEADERS_MAX, INPUT_BYTES, OUTPUT_BYTES_MAX},
+    limits::{HEAD_BYTES_MAX, HEADERS_MAX, INPUT_BYTES, OUTPUT_BYTES_MAX, READY_BODY_BYTES_MAX},
     pattern,
 };
 
@@ -120,7 +120,12 @@ impl Connection {
             self.flush().await?;
             monoio::time::sleep(plan.pause).await;
         }
-        let stream = answer::render(&plan, variant, received_bytes, &mut self.output);
+        let mut stream = answer::render(&plan, variant, received_bytes, &mut self.output);
+        if let Stream::Bytes(length @ ..=READY_BODY_BYTES_MAX) = stream {
+            // One send, as a server of small answers does it.
+            self.output.extend_from_slice(pattern::part(0, length));
+            stream = Stream::None;
+        }
         if stream != Stream::None || self.output.len() >= OUTPUT_BYTES_MAX {
             self.flush().await?;
         }
