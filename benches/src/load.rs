@@ -33,7 +33,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
     error::Error,
-    limits::{BODY_BYTES_MAX, HTTP2_STREAMS_MAX, LOAD_BODY_BYTES_MAX, LOAD_CONNECTIONS_MAX},
+    limits::{
+        BODY_BYTES_MAX, HEAD_BYTES_MAX, HTTP2_STREAMS_MAX, LOAD_BODY_BYTES_MAX,
+        LOAD_CONNECTIONS_MAX,
+    },
 };
 pub(crate) use arrivals::{Arrivals, Pattern};
 pub(crate) use record::Record;
@@ -90,6 +93,10 @@ pub(crate) struct Options {
     /// A further field, as `Name: value`; may be repeated
     #[arg(long, short = 'H', value_name = "FIELD", value_parser = parse_field)]
     header: Vec<String>,
+    /// Length of a filler field, for request heads of some size
+    #[arg(long, value_name = "N", default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(..=HEAD_BYTES_MAX as u64))]
+    header_bytes: u64,
     /// Length of the request's body; POST instead of GET if it is not 0
     #[arg(long, value_name = "N", default_value_t = 0,
           value_parser = clap::value_parser!(u64).range(..=LOAD_BODY_BYTES_MAX))]
@@ -108,8 +115,8 @@ pub(crate) struct Options {
           value_parser = clap::value_parser!(u32).range(1..=i64::from(HTTP2_STREAMS_MAX)))]
     streams: u32,
     /// Instead of HTTP: ask a raw TCP origin (or a tunnel to one) for bodies of N bytes
-    #[arg(long, value_name = "N", conflicts_with_all = ["path", "host", "header", "body_bytes", "requests", "http2",
-                                                   "grpc"],
+    #[arg(long, value_name = "N", conflicts_with_all = ["path", "host", "header", "header_bytes",
+                                                   "body_bytes", "requests", "http2", "grpc"],
           value_parser = clap::value_parser!(u64).range(1..=BODY_BYTES_MAX))]
     tcp_bytes: Option<u64>,
     /// Seed of Poisson arrivals; the same seed sends at the same times
@@ -225,10 +232,14 @@ impl Options {
 
     /// The requests that are sent in turn.
     fn asked(&self) -> Result<Vec<Request>, Error> {
+        let mut fields = self.header.clone();
+        if self.header_bytes > 0 {
+            fields.push(format!("X-Filler: {}", "x".repeat(self.header_bytes as usize)));
+        }
         let request = |host: &str, path: &str| {
             let fits = path.starts_with('/') && !path.contains([' ', '\r', '\n']);
             let request = Request {
-                fields: self.header.clone(),
+                fields: fields.clone(),
                 body_bytes: self.body_bytes,
                 ..Request::get(host, path)
             };

@@ -215,6 +215,46 @@ fn errors_are_counted_by_kind_and_fail_the_run() {
 }
 
 #[test]
+fn heads_and_bodies_have_the_size_that_is_asked_for() {
+    let sizes = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&sizes);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut input = Vec::new();
+            let head = loop {
+                if let Some(end) = input.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                    break end + 4;
+                }
+                let mut room = [0; 65_536];
+                match stream.read(&mut room).unwrap_or(0) {
+                    0 => break 0,
+                    count => input.extend_from_slice(&room[..count]),
+                }
+            };
+            if head > 0 {
+                let mut rest = vec![0; 5000 - (input.len() - head)];
+                stream.read_exact(&mut rest).unwrap();
+                seen.lock().unwrap().push(head);
+                stream.write_all(OK).unwrap();
+            }
+        }
+    });
+    let common = ["--rate", "20", "-s", "1", "--warm-up", "0", "-c", "1", "--body-bytes", "5000"];
+    for filler in ["0", "20000"] {
+        let more = ["--requests-per-connection", "1", "--header-bytes", filler];
+        let found = measured(target, &[&common[..], &more].concat());
+        assert_eq!(found["answered"], 20, "{found}");
+    }
+    let sizes = sizes.lock().unwrap();
+    let [without, with] = [sizes[0], sizes[20]];
+    assert!(sizes[..20].iter().all(|&size| size == without));
+    assert_eq!(with, without + "X-Filler: \r\n".len() + 20_000);
+}
+
+#[test]
 fn a_generator_that_is_late_fails_its_run() {
     let target = origin(|stream| stream.write_all(OK).unwrap());
     let output = load(target, &["--rate", "2000", "-s", "1", "--lateness-max", "1us"]);
