@@ -78,6 +78,17 @@ impl Row {
     }
 }
 
+/// Three to four digits, as a person reads a figure.
+pub(crate) fn short(value: f64) -> String {
+    let digits = match value.abs() {
+        100.0.. => 0,
+        10.0.. => 1,
+        1.0.. => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$}")
+}
+
 fn four_digits(value: f64) -> f64 {
     // Formatting rounds in decimal; arithmetic would leave digits such as 0.30000000000000004.
     format!("{value:.3e}").parse().unwrap_or(value)

@@ -4,6 +4,7 @@ use crate::{
     results::{
         Row, Run,
         detail::{Detail, Goal},
+        short,
     },
     sample, terminal,
 };
@@ -81,15 +82,4 @@ fn verdict(row: &Row, goals: &[Goal]) -> String {
         None if row.low > 1.0 + TIE => "more".to_owned(),
         None => "alike".to_owned(),
     }
-}
-
-/// Three to four digits, as a person reads them.
-fn short(value: f64) -> String {
-    let digits = match value.abs() {
-        100.0.. => 0,
-        10.0.. => 1,
-        1.0.. => 2,
-        _ => 3,
-    };
-    format!("{value:.digits$}")
 }

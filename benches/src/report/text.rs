@@ -1,17 +1,7 @@
 //! Figures as a person reads them.
 
+pub(super) use crate::results::short;
 use crate::sample::Ratio;
-
-/// Three to four digits.
-pub(super) fn short(value: f64) -> String {
-    let digits = match value.abs() {
-        100.0.. => 0,
-        10.0.. => 1,
-        1.0.. => 2,
-        _ => 3,
-    };
-    format!("{value:.digits$}")
-}
 
 /// A ratio with its interval, fine enough to see on which side of a goal it is.
 pub(super) fn ratio(Ratio { ratio, low, high }: Ratio) -> String {
