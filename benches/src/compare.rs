@@ -214,13 +214,14 @@ fn waits_for(bench: &Bench, scenario: &Scenario) -> Result<Option<String>, Error
     ours.waits_for(bench, Setup { table: Some(Table::new(10)), ..setup })
 }
 
-/// Whether there is a result of this commit, with these contenders and at least as many rounds.
+/// Whether there is a result of this commit, with these contenders and at least as much load.
 fn is_done(bench: &Bench, options: &Options, scenario: &Scenario) -> Result<bool, Error> {
     let found = detail::read(&options.results.join("detail"), &scenario.id)?;
     Ok(found.is_some_and(|detail| {
         detail.run.commit == bench.run.commit
             && !bench.run.commit.ends_with(system::DIRTY)
             && detail.rounds >= bench.rounds
+            && detail.seconds >= bench.seconds
             && bench.run.versions.keys().all(|peer| detail.run.versions.contains_key(peer))
     }))
 }

@@ -95,7 +95,9 @@ fn one_round(
             duration,
             ..Wanted::new(lane.target, exchange)
         };
-        return load::measure(&direct, requests::open(rate));
+        let record = load::measure(&direct, requests::open(rate))?;
+        requests::not_late(bench, &record)?;
+        return Ok(record);
     };
     let wanted = routes::wanted(&contender.proxy, contender.table, asked.connections, duration);
     let done = AtomicBool::new(false);
@@ -111,9 +113,10 @@ fn one_round(
     });
     reloaded?;
     let record = record.map_err(|_| Error::Usage("the load's thread ended early".to_owned()))??;
-    requests::not_late(bench, &record)?;
+    // A request that failed in a void round has failed all the same.
     contender.failed += record.error_count();
     contender.asked += record.intended;
+    requests::not_late(bench, &record)?;
     Ok(record)
 }
 

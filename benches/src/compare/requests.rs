@@ -3,7 +3,7 @@
 //! CPU is taken in a closed loop; it does not depend on whether load and origin fill their core.
 //! Half of what the slowest of Ringway, HAProxy and nginx reaches there is the open loop's rate.
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use hdrhistogram::Histogram;
 
@@ -79,9 +79,10 @@ pub(super) fn measure(
     cpu(bench, scenario, findings, &mut contenders);
     if let (true, Load::Requests(requests)) = (scenario.latency, &scenario.load) {
         let rate = common_rate(contenders.iter().map(|one| (&one.proxy.peer.id, &one.rates[..])))?;
-        let proxies =
-            contenders.iter().map(|one| (Rc::clone(&one.proxy.peer), one.proxy.addresses));
-        let mut lanes = lanes(bench, proxies.map(|(peer, to)| (peer.id.clone(), to.http)))?;
+        let targets = contenders
+            .iter()
+            .map(|Contender { proxy, .. }| (proxy.peer.id.clone(), proxy.addresses.http));
+        let mut lanes = lanes(bench, targets)?;
         latency(bench, findings, &mut lanes, rate, |lane| {
             // The origin itself is asked in plain text: TLS is part of what a proxy adds.
             let tls = requests.tls.filter(|_| lane.peer != DIRECT);

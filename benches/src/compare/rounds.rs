@@ -67,9 +67,6 @@ pub(super) fn run<Contender, Figure>(
         }
         contenders.reverse();
     }
-    if good % 2 != void % 2 {
-        contenders.reverse();
-    }
 }
 
 /// Whether the hypervisor took the machine away while something was measured.
