@@ -47,11 +47,21 @@ pub const LEADING_EMPTY_LINES_MAX: usize = 4;
 /// 80, 13 % with 112, 17 % with 240. Bytes that trickle in are cheaper to copy, so not earlier.
 pub const SPLICE_BYTES_MIN: u64 = 64 * 1024;
 /// Size asked for each pipe.
-pub const PIPE_BYTES: usize = 256 * 1024;
+pub const PIPE_BYTES: usize = 512 * 1024;
+/// What is put into a pipe at once, and so what a direction may hold, unless the sink is known to
+/// have room for more.
+pub const PIPE_CAUTIOUS_BYTES: u64 = 256 * 1024;
 /// Empty pipes that a worker keeps.
 pub const PIPES_POOLED: usize = 64;
 /// Bytes moved through one pipe before the other tasks of the worker have their turn.
-pub const SPLICE_TURN_BYTES: usize = 4 * PIPE_BYTES;
+pub const SPLICE_TURN_BYTES: usize = 2 * PIPE_BYTES;
+
+/// Bytes between two waits from which a run of known length is taken to come in bulk, and is woken
+/// for more at once the next time.
+pub const GATHER_BURST_BYTES_MIN: u64 = 32 * 1024;
+/// How long it waits for that much before it takes what has come, give or take a
+/// [`DEADLINE_GRAIN`].
+pub const GATHER_TIME: Duration = Duration::from_millis(5);
 
 /// Receives and sends of one task before the other tasks of the worker have their turn.
 pub const TURN_OPERATIONS: u32 = 32;
@@ -117,4 +127,6 @@ const _: () = assert!(REQUEST_LINE_BYTES_MAX <= HEAD_BYTES_MAX);
 const _: () = assert!(TRAILER_BYTES_MAX + CHUNK_LINE_BYTES_MAX <= SMALL_BLOCK_BYTES);
 const _: () = assert!(SPLICE_BYTES_MIN as usize >= SMALL_BLOCK_BYTES);
 const _: () = assert!(SPLICE_TURN_BYTES.is_multiple_of(PIPE_BYTES));
+const _: () = assert!(PIPE_CAUTIOUS_BYTES <= PIPE_BYTES as u64);
+const _: () = assert!(PIPE_BYTES <= i32::MAX as usize, "a low-water mark is an int");
 const _: () = assert!(HEAD_FIELDS_MAX <= 128, "a head's dropped fields are a u128");

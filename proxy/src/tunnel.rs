@@ -214,7 +214,7 @@ impl<'a> Direction<'a> {
             if let Some(end) = self.copy(block).await {
                 return end;
             }
-            match splice::run(self.source, self.sink, u64::MAX, self).await {
+            match splice::run(self.source, self.sink, splice::ENDLESS, self).await {
                 Run::Complete | Run::End => return End::Finished,
                 Run::SourceBroken(_) => return End::SourceBroken,
                 Run::SinkBroken(_) => return End::SinkBroken,

@@ -7,6 +7,7 @@
 //! Reading, writing, trailers.
 
 use super::chunked::{ChunkFault, Chunked};
+use crate::io::splice::ENDLESS;
 
 /// Where a body ends, and how far it has come.
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +87,7 @@ impl Body {
             Self::Done | Self::Trailers => 0,
             Self::Length(remaining) => *remaining,
             Self::Chunked(chunked) => chunked.data_remaining(),
-            Self::UntilClose => u64::MAX,
+            Self::UntilClose => ENDLESS,
         }
     }
 

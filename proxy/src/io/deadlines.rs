@@ -9,6 +9,7 @@
 //! Cancel    ends a receive that was started with the alarm's handle; no byte is lost
 //! Shutdown  shuts both directions down: pending reads see the end, pending writes an error
 //! Wake      wakes the task that waits on the alarm
+//! Brief     the same, for a wait that may not become longer: nothing postpones it
 //! Idle      the same, for a connection between requests: a drain ends these early
 //! ```
 //!
@@ -47,6 +48,8 @@ pub enum Expiry {
     Shutdown,
     /// The task that waits on the alarm runs.
     Wake,
+    /// As `Wake`; nothing makes it later.
+    Brief,
     /// As `Wake`; nothing is lost when it comes early.
     Idle,
 }
@@ -154,7 +157,7 @@ impl Entry {
             Expiry::Shutdown => {
                 let _ = rustix::net::shutdown(self.stream.fd(), Shutdown::Both);
             }
-            Expiry::Wake | Expiry::Idle => {}
+            Expiry::Wake | Expiry::Brief | Expiry::Idle => {}
         }
         // Whoever waits on the alarm learns of it, whatever else was asked for.
         if let Some(waker) = self.waker.take() {
@@ -203,10 +206,10 @@ impl Alarm {
         self.set(after(now_ns(), pause), expiry);
     }
 
-    /// Moves a deadline that has not passed to `due_ns`, if that is later.
+    /// Moves a deadline that has not passed to `due_ns`, if that is later and it is not brief.
     pub fn postpone(&self, due_ns: u64) {
         self.with(|entry| {
-            if entry.due_ns != NEVER {
+            if entry.due_ns != NEVER && entry.expiry != Expiry::Brief {
                 entry.due_ns = entry.due_ns.max(due_ns);
             }
         });
@@ -251,6 +254,11 @@ impl Alarm {
     /// Waits until `due_ns`.
     pub async fn wait_until(&self, due_ns: u64) {
         self.wait(due_ns, Expiry::Wake).await;
+    }
+
+    /// Waits until `due_ns` and no longer, whatever else moves meanwhile.
+    pub async fn briefly_until(&self, due_ns: u64) {
+        self.wait(due_ns, Expiry::Brief).await;
     }
 
     /// Waits until `due_ns`, for something that a drain may end early.

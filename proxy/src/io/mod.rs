@@ -8,6 +8,7 @@
 
 pub mod backend;
 pub mod deadlines;
+pub mod gather;
 pub mod listen;
 pub mod notify;
 pub mod pacing;

@@ -247,6 +247,27 @@ impl Socket {
         }
     }
 
+    /// From how many bytes on the waits for input end; 1 unless told otherwise.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_low_water(&self, bytes: i32) -> io::Result<()> {
+        self.stream.set_low_water(bytes)
+    }
+
+    /// [`Self::readable_until`], and nothing makes `due_ns` later.
+    ///
+    /// # Errors
+    /// When the driver cannot wait.
+    pub async fn readable_briefly(&self, due_ns: u64) -> io::Result<bool> {
+        self.receiving.rest();
+        let waited = pin!(self.receiving.briefly_until(due_ns));
+        match race::first(pin!(self.stream.readable()), waited).await {
+            Either::Left(ready) => ready.map(|()| true),
+            Either::Right(()) => Ok(false),
+        }
+    }
+
     /// Waits for input between requests until `due_ns`, or until a drain: `false` when nothing
     /// came.
     ///
@@ -271,6 +292,13 @@ impl Socket {
             Either::Left(ready) => ready.map(|()| true),
             Either::Right(()) => Ok(false),
         }
+    }
+
+    /// Bytes that a send would take now, or a little more; 0 when the kernel does not say.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        let Ok(buffer) = sockopt::socket_send_buffer_size(self.fd()) else { return 0 };
+        self.stream.outstanding().map_or(0, |queued| (buffer as u64).saturating_sub(queued))
     }
 
     /// Looks at what has arrived without taking it: one system call.

@@ -10,14 +10,16 @@
 //! - Backpressure is the kernel's: nothing is read while the pipe has bytes that the sink does
 //!   not take.
 //! - A run that waits for input holds no pipe: thousands of silent runs need none.
+//! - A pipe is filled beyond [`PIPE_CAUTIOUS_BYTES`] only if the sink has room for all of it.
 //! - After [`SPLICE_TURN_BYTES`] the other tasks of the worker have a turn.
 
 use std::io;
 
+use super::gather::Gather;
 use super::pipe::{Moved, Pipe};
 use super::socket::Socket;
 use super::turn;
-use crate::limits::SPLICE_TURN_BYTES;
+use crate::limits::{PIPE_BYTES, PIPE_CAUTIOUS_BYTES, SPLICE_TURN_BYTES};
 
 /// How a run ended.
 #[derive(Debug)]
@@ -67,10 +69,14 @@ pub trait Pace {
     }
 }
 
-/// Moves up to `most` bytes.
+/// Without a length: the source decides where the run ends.
+pub const ENDLESS: u64 = u64::MAX;
+
+/// Moves up to `most` bytes, [`ENDLESS`] or what is sure to come.
 pub async fn run(source: &Socket, sink: &Socket, most: u64, pace: &impl Pace) -> Run {
     let mut pipe = None;
-    let ended = run_with(&mut pipe, source, sink, most, pace).await;
+    let mut gather = (most != ENDLESS).then(|| Gather::new(source));
+    let ended = run_with((&mut pipe, &mut gather), source, sink, most, pace).await;
     if let Some(pipe) = pipe {
         pipe.give();
     }
@@ -78,7 +84,7 @@ pub async fn run(source: &Socket, sink: &Socket, most: u64, pace: &impl Pace) ->
 }
 
 async fn run_with(
-    held: &mut Option<Pipe>,
+    (held, gather): (&mut Option<Pipe>, &mut Option<Gather<'_>>),
     source: &Socket,
     sink: &Socket,
     most: u64,
@@ -98,11 +104,15 @@ async fn run_with(
                 None => return Run::Refused(most - left),
             },
         };
-        match pipe.fill(source, left) {
+        let most_now = if gather.is_some() { depth(sink, left) } else { PIPE_CAUTIOUS_BYTES };
+        match pipe.fill(source, left.min(most_now)) {
             Ok(Moved::Bytes(count)) => {
                 left = left.saturating_sub(count as u64);
                 burst += count as u64;
                 turn_bytes += count;
+                if let Some(gather) = gather {
+                    gather.came(count as u64);
+                }
             }
             Ok(Moved::End) => return Run::End,
             Ok(Moved::Blocked) => {
@@ -113,7 +123,7 @@ async fn run_with(
                     return Run::Dry;
                 }
                 burst = 0;
-                match wait(pace, || pace.due_ns(), |due| source.readable_until(due)).await {
+                match await_input(source, gather, left.min(PIPE_BYTES as u64), pace).await {
                     Ok(true) => continue,
                     Ok(false) => return Run::SourceStalled,
                     Err(error) => return Run::SourceBroken(error),
@@ -133,6 +143,28 @@ async fn run_with(
         }
     }
     Run::Complete
+}
+
+/// Waits for any input, or for `much` where that pays.
+async fn await_input(
+    source: &Socket,
+    gather: &mut Option<Gather<'_>>,
+    much: u64,
+    pace: &impl Pace,
+) -> io::Result<bool> {
+    if let Some(gather) = gather
+        && gather.wait(much, pace.due_ns()).await?
+    {
+        return Ok(true);
+    }
+    wait(pace, || pace.due_ns(), |due| source.readable_until(due)).await
+}
+
+/// How far to fill a pipe of whose bytes `left` are still to come.
+fn depth(sink: &Socket, left: u64) -> u64 {
+    let most = PIPE_BYTES as u64;
+    // Twice as much as it takes: the kernel counts its own bookkeeping too.
+    if left > PIPE_CAUTIOUS_BYTES && sink.room() >= 2 * most { most } else { PIPE_CAUTIOUS_BYTES }
 }
 
 async fn empty(pipe: &mut Pipe, sink: &Socket, pace: &impl Pace) -> Option<Run> {

@@ -46,6 +46,44 @@ impl Stream {
         unsafe { BorrowedFd::borrow_raw(self.tcp().as_raw_fd()) }
     }
 
+    /// From how many bytes on [`Self::readable`] answers; 1 unless told otherwise. The end and
+    /// errors are not waited for, and neither is a mark that the receive buffer has no room for.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_low_water(&self, bytes: i32) -> io::Result<()> {
+        let length = size_of_val(&bytes) as libc::socklen_t;
+        let value = (&raw const bytes).cast();
+        // SAFETY: the descriptor is open as long as the stream is, and the kernel reads `length`
+        // bytes of `bytes`, which outlives the call.
+        let result = unsafe {
+            libc::setsockopt(
+                self.fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVLOWAT,
+                value,
+                length,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Bytes sent that the peer has not acknowledged, and those still to be sent.
+    ///
+    /// # Errors
+    /// When the kernel does not know.
+    pub fn outstanding(&self) -> io::Result<u64> {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the descriptor is open as long as the stream is, and the kernel writes one int
+        // to `bytes`.
+        let result = unsafe { libc::ioctl(self.fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        if result == 0 {
+            Ok(u64::from(bytes.unsigned_abs()))
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
     /// Receives into the spare room of `block`. `Ok(0)` is the end of input, so the caller makes
     /// sure that there is room. Never dropped before it is done, unless the connection is given up.
     pub async fn recv(&self, block: Block) -> BufResult<usize, Block> {

@@ -12,6 +12,7 @@ mod support;
 mod admin;
 mod basics;
 mod cli;
+mod gathering;
 mod http1;
 mod idle;
 mod overload;
