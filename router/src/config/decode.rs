@@ -140,7 +140,8 @@ impl<'a> Reader<'a, '_> {
             self.expected(node, "a list");
             return Vec::new();
         }
-        let mut list = Vec::new();
+        // As long as it will be: most lists have one element, and growing makes room for four.
+        let mut list = Vec::with_capacity(node.children().count().min(max));
         for (index, child) in node.children().enumerate() {
             if index == max {
                 self.problem(child, format!("more than the {max} allowed"), None);

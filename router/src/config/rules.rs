@@ -58,7 +58,7 @@ fn exactly_one<'a, T>(
 }
 
 fn path<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<PathConfig> {
-    let (mut found, mut failed) = (Vec::new(), !is_object(node));
+    let (mut found, mut failed) = (Vec::with_capacity(1), !is_object(node));
     r.object(node, &schema::PATH, |r, name, node| match (name, r.text(node)) {
         (_, None) => failed = true,
         ("exact", Some(text)) => found.push(PathConfig::Exact(text)),
@@ -74,7 +74,7 @@ fn is_object(node: Node<'_>) -> bool {
 
 fn condition<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<ConditionConfig> {
     let mut title = String::new();
-    let (mut found, mut failed) = (Vec::new(), !is_object(node));
+    let (mut found, mut failed) = (Vec::with_capacity(1), !is_object(node));
     r.object(node, &schema::CONDITION, |r, name, node| match name {
         "name" => set(&mut title, r.text(node)),
         "present" => match r.truth(node) {
@@ -101,7 +101,7 @@ fn backend<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<BackendConfig> 
 }
 
 fn replace<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<ReplaceConfig> {
-    let (mut found, mut failed) = (Vec::new(), !is_object(node));
+    let (mut found, mut failed) = (Vec::with_capacity(1), !is_object(node));
     r.object(node, &schema::REPLACE, |r, name, node| match (name, r.text(node)) {
         (_, None) => failed = true,
         ("full", Some(text)) => found.push(ReplaceConfig::Full(text)),

@@ -47,7 +47,9 @@ pub(crate) fn build(config: &Config) -> Table {
     let listeners = config.listeners.iter().map(|config| listener(config, &clusters)).collect();
     let mut rules = Rules::new(clusters);
     let mut builder = Builder::new(config);
-    let (mut routes, mut names, mut all_rules) = (Vec::new(), String::new(), Vec::new());
+    let mut routes = Vec::with_capacity(config.routes.len() + 1);
+    let mut names = String::new();
+    let mut all_rules = Vec::with_capacity(config.routes.iter().map(|r| r.rules.len()).sum());
     for (route, id) in config.routes.iter().zip(0..) {
         routes.push(Route { name: names.len() as u32, first_rule: all_rules.len() as u32 });
         names.push_str(&route.name);
