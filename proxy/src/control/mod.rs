@@ -44,7 +44,7 @@ async fn serve(mut reloader: Reloader, shared: &Arc<Shared>) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let (changed, mut changes) = mpsc::channel(1);
+    let (changed, mut changes) = mpsc::channel(watch::EVENTS_MAX);
     let _watcher = watch::start(reloader.path(), changed);
     // The file may have changed between the first reading and the watch.
     reloader.reload(shared, false).await;
@@ -55,8 +55,8 @@ async fn serve(mut reloader: Reloader, shared: &Arc<Shared>) -> io::Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => reloader.reload(shared, true).await,
-            Some(()) = changes.recv() => {
-                watch::settle(&mut changes).await;
+            Some(change) = changes.recv() => {
+                watch::settle(change, &mut changes).await;
                 reloader.reload(shared, false).await;
             }
             _ = resolve.tick() => reloader.resolve(shared).await,
