@@ -117,6 +117,9 @@ struct ExplainArgs {
     /// A header field of the request; may be given several times.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
+    /// The identity that the client has proved, such as spiffe://cluster.local/ns/default/sa/web.
+    #[arg(long, value_name = "SPIFFE-ID")]
+    identity: Option<String>,
     /// The listener that the request comes in by [default: the first http1 one].
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
@@ -229,7 +232,8 @@ fn explain_request(args: &ExplainArgs) -> ExitCode {
     };
     let fields: Vec<Field<'_>> =
         args.headers.iter().map(|(name, value)| Field { name, value: value.as_bytes() }).collect();
-    let explanation = explain(&table, listener, &args.method, &args.url, &fields);
+    let identity = args.identity.as_deref();
+    let explanation = explain(&table, listener, &args.method, &args.url, &fields, identity);
     say(explanation.to_string().trim_end());
     if explanation.rule.is_some() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_RUNTIME) }
 }

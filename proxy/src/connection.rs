@@ -154,6 +154,8 @@ pub async fn prepare(worker: Rc<Worker>, accepted: Accepted) -> Option<Prepared>
             let connection = Box::new(Connection { worker, socket, peer, instance, served });
             Prepared::Http1 { connection, early }
         }
+        // `control::reload` lets no such listener in yet.
+        Protocol::TlsPassthrough => return None,
         Protocol::Tcp => {
             peer.destination = peer.destination.or_else(|| local_address(&socket));
             let early = early.unwrap_or_else(Block::small);

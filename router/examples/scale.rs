@@ -98,7 +98,15 @@ fn lookup(table: &Table, path: &str) -> f64 {
     for _ in 0..50 {
         let start = Instant::now();
         for host in &hosts {
-            let key = RequestKey { listener, host, path, query: None, method: "GET", fields: &[] };
+            let key = RequestKey {
+                listener,
+                host,
+                path,
+                query: None,
+                method: "GET",
+                fields: &[],
+                identity: None,
+            };
             assert!(black_box(table.route(black_box(&key))).is_some());
         }
         least = least.min(start.elapsed().as_secs_f64() * 1e9 / hosts.len() as f64);

@@ -20,6 +20,8 @@ pub(crate) mod rules;
 pub(crate) mod rules_check;
 pub(crate) mod scalars;
 pub(crate) mod schema;
+pub mod tls;
+pub(crate) mod tls_decode;
 pub(crate) mod warnings;
 
 use std::collections::BTreeMap;
@@ -29,11 +31,15 @@ use std::time::Duration;
 use serde::Serialize;
 
 use canonical::{display_all, is_default, milliseconds, optional_milliseconds};
+use tls::{ClusterTlsConfig, IdentityConfig, ListenerTlsConfig, Mtls, SniConfig};
 
 /// A whole configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Config {
+    /// Who this process is in the mesh. Default: nobody; then it speaks no mutual TLS.
+    #[serde(skip_serializing_if = "is_default")]
+    pub identity: Option<IdentityConfig>,
     /// Address of the admin server (metrics, readiness, running table). Default: none, no admin
     /// server.
     #[serde(skip_serializing_if = "is_default")]
@@ -78,21 +84,49 @@ pub enum Protocol {
     Http1,
     /// Opaque bytes; every connection goes to the listener's cluster.
     Tcp,
+    /// TLS that is passed on as it is; the name that the client asks for (SNI) decides the cluster.
+    #[serde(rename = "tls-passthrough")]
+    TlsPassthrough,
 }
 
-/// A place where connections are accepted. About 200 bytes, and a socket for each worker.
+impl Protocol {
+    /// As a file writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Http1 => "http1",
+            Protocol::Tcp => "tcp",
+            Protocol::TlsPassthrough => "tls-passthrough",
+        }
+    }
+}
+
+/// A place where connections are accepted. About 300 bytes, and a socket for each worker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ListenerConfig {
     /// Name, unique among the listeners. Required.
     pub name: String,
     /// `ip:port`. Required. Port 0 takes a free one when the process starts.
     pub address: Option<SocketAddr>,
-    /// `http1` or `tcp`. Default `http1`.
+    /// `http1`, `tcp` or `tls-passthrough`. Default `http1`.
     #[serde(skip_serializing_if = "is_default")]
     pub protocol: Protocol,
-    /// The cluster that connections go to. Required for `tcp`, refused for `http1`.
+    /// The cluster that connections go to. Required for `tcp`, refused for `http1`. For
+    /// `tls-passthrough` it takes those that no name of `sni` holds for; without it they are
+    /// refused.
     #[serde(skip_serializing_if = "is_default")]
     pub cluster: Option<String>,
+    /// Where connections go by the name that the client asks for. Only for `tls-passthrough`, which
+    /// needs this or `cluster`. At most [`SNI_ROUTES_MAX`](crate::limits::SNI_ROUTES_MAX).
+    #[serde(skip_serializing_if = "is_default")]
+    pub sni: Vec<SniConfig>,
+    /// `disabled`, `permissive` or `strict`: whether clients must show a certificate of the mesh.
+    /// Default `disabled`. The others need the top-level `identity`; `strict` refuses plaintext.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mtls: Mtls,
+    /// How TLS is spoken. Default: it is not, unless `mtls` says so. Not for `tls-passthrough`.
+    /// About 8 KiB for each connection.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tls: Option<Box<ListenerTlsConfig>>,
     /// Every connection must open with a PROXY protocol header (version 1 or 2); one without is
     /// closed. Default false. Turn it on only where nobody but a trusted balancer can connect: the
     /// header is believed.
@@ -116,6 +150,11 @@ pub struct ListenerConfig {
     /// (`tcp`). Default unlimited. Raising it allows that many more file descriptors and buffers.
     #[serde(skip_serializing_if = "is_default")]
     pub max_connections: Option<u32>,
+    /// How old a connection may become: the first answer after that closes it. Only for `http1`, at
+    /// least 1 s. Default none. Lowering it makes clients connect, and where TLS is spoken prove who
+    /// they are, more often.
+    #[serde(serialize_with = "optional_milliseconds", skip_serializing_if = "is_default")]
+    pub max_connection_age: Option<Duration>,
 }
 
 /// Rules for the requests of some hosts. 24 bytes + text; its hosts and rules come on top.
@@ -184,7 +223,8 @@ pub struct RuleConfig {
 /// Default of [`RuleConfig::idle_timeout`].
 pub const STREAM_IDLE: Duration = Duration::from_secs(300);
 
-/// Default of [`ClusterConfig::idle_timeout`] and of [`ListenerConfig::idle_timeout`] for `tcp`.
+/// Default of [`ClusterConfig::idle_timeout`] and of [`ListenerConfig::idle_timeout`] for `tcp` and
+/// `tls-passthrough`.
 pub const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 
 fn is_default_stream_idle(value: &Duration) -> bool {
@@ -209,8 +249,8 @@ impl Default for RuleConfig {
     }
 }
 
-/// Conditions that must all hold. 24 bytes if there is one on anything but the path, and 24 for
-/// each of those.
+/// Conditions that must all hold. 16 bytes if there is one on anything but the path, and 40 + text
+/// for each header field and query parameter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct MatchConfig {
     /// Condition on the path. Default: every path.
@@ -227,6 +267,11 @@ pub struct MatchConfig {
     /// counts; names and values are compared after percent-decoding (`+` stays a plus sign).
     #[serde(skip_serializing_if = "is_default")]
     pub query: Vec<ConditionConfig>,
+    /// The identity that the client has proved: `spiffe://trust-domain/path`, or with `/*` at its
+    /// end everything below. A request without one never matches. Default: everybody. 17 bytes +
+    /// text for each different one.
+    #[serde(skip_serializing_if = "is_default")]
+    pub identity: Option<String>,
 }
 
 /// A condition on the normalised path: exactly one of the three.
@@ -376,7 +421,7 @@ pub enum ProxyProtocolVersion {
     V2,
 }
 
-/// A set of endpoints that serve the same. About 130 bytes + text.
+/// A set of endpoints that serve the same. About 230 bytes + text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClusterConfig {
     /// Name, unique among the clusters. Required.
@@ -401,6 +446,15 @@ pub struct ClusterConfig {
     /// none. Connections are then not shared between clients.
     #[serde(skip_serializing_if = "is_default")]
     pub send_proxy_protocol: Option<ProxyProtocolVersion>,
+    /// Whom the endpoints must prove to be one of: `spiffe://trust-domain/path`, one or a list.
+    /// Connections are then mutual TLS with our own identity, which the file must have. Default: no
+    /// TLS, or that of `tls`. At most [`IDENTITIES_MAX`](crate::limits::IDENTITIES_MAX).
+    #[serde(skip_serializing_if = "is_default")]
+    pub identity: Vec<String>,
+    /// How TLS is spoken; without `identity` to a service outside the mesh, whose name is checked.
+    /// Default: it is not, unless `identity` says so. About 8 KiB for each connection.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tls: Option<Box<ClusterTlsConfig>>,
 }
 
 impl Default for ClusterConfig {
@@ -413,6 +467,8 @@ impl Default for ClusterConfig {
             idle_timeout: TUNNEL_IDLE,
             pool: PoolConfig::default(),
             send_proxy_protocol: None,
+            identity: Vec::new(),
+            tls: None,
         }
     }
 }

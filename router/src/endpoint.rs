@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The load of an endpoint is one cache line that all workers share. It and the slot go from one
-//! table to the next as long as the endpoint has the same cluster name and address.
+//! table to the next as long as the endpoint has the same cluster name, address and host name: a
+//! connection made for one name is not reused for another.
 //!
 //! # Invariants
 //! - A slot belongs to one endpoint at a time. It is given to another one only when nobody holds
@@ -45,11 +46,14 @@ impl EndpointSlot {
     }
 }
 
-/// What all workers know of an endpoint: one cache line, only atomics.
+/// What all workers know of an endpoint: one cache line, of which only atomics change.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct EndpointLoad {
     in_flight: AtomicU32,
+    /// Here and not in [`Endpoint`], which is read for every exchange; it is needed for a new
+    /// connection only.
+    name: Option<Arc<str>>,
 }
 
 impl EndpointLoad {
@@ -96,6 +100,12 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// The name that the file gives it, without the port and a dot at its end; `None` if the file
+    /// has its address.
+    pub fn name(&self) -> Option<&str> {
+        self.load.name.as_deref()
+    }
+
     /// Counts an exchange until the guard is dropped.
     #[inline]
     pub fn begin(&self) -> InFlight {
@@ -258,8 +268,8 @@ pub struct EndpointTable {
 
 impl EndpointTable {
     /// The endpoints of `table` at `addresses`. An endpoint that `previous` has under the same
-    /// cluster name and address keeps its slot and its load. Names that resolve to nothing have no
-    /// endpoints.
+    /// cluster name, address and host name keeps its slot and its load. Names that resolve to
+    /// nothing have no endpoints.
     pub fn build(
         table: &Table,
         addresses: &Addresses,
@@ -276,11 +286,12 @@ impl EndpointTable {
         let mut clusters = Vec::with_capacity(table.clusters().len());
         for cluster in table.clusters() {
             let mut endpoints = Vec::new();
-            for (address, weight) in members(cluster, addresses) {
+            for Member { address, weight, name } in members(cluster, addresses) {
                 let old = known.get(&(&*cluster.name, address));
+                let old = old.filter(|old| old.name() == name.as_deref());
                 let (slot, load) = match old {
                     Some(old) => (old.slot, Arc::clone(&old.load)),
-                    None => match slots.take() {
+                    None => match slots.take(name) {
                         Some(taken) => taken,
                         None => continue,
                     },
@@ -336,17 +347,28 @@ impl EndpointTable {
     }
 }
 
-/// Addresses and weights of a cluster, each address once: the first that names it decides its
-/// weight.
-fn members(cluster: &Cluster, addresses: &Addresses) -> Vec<(SocketAddr, u32)> {
+struct Member {
+    address: SocketAddr,
+    weight: u32,
+    name: Option<Arc<str>>,
+}
+
+/// The members of a cluster, each address once: the first that names it decides its weight and
+/// name.
+fn members(cluster: &Cluster, addresses: &Addresses) -> Vec<Member> {
     let mut seen = std::collections::HashSet::new();
     let mut members = Vec::new();
     for endpoint in &cluster.endpoints {
         let literal = endpoint.literal.as_slice();
+        let name = endpoint.host_name().map(Arc::from);
         let resolved = if literal.is_empty() { addresses.of(&endpoint.address) } else { literal };
         for address in resolved {
             if seen.insert(*address) {
-                members.push((*address, endpoint.weight));
+                members.push(Member {
+                    address: *address,
+                    weight: endpoint.weight,
+                    name: name.clone(),
+                });
             }
         }
     }

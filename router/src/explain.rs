@@ -13,8 +13,8 @@ use crate::config::Protocol;
 use crate::host::fold;
 use crate::path::normalise_path;
 use crate::table::{
-    Bucket, Candidate, Failure, Field, ListenerId, PathClass, RequestKey, Rule, RuleId, Table,
-    Test, Value,
+    Bucket, Candidate, ClusterId, Failure, Field, Listener, ListenerId, PathClass, RequestKey,
+    Rule, RuleId, Table, Test, Value,
 };
 
 /// Candidates listed; more are counted.
@@ -35,7 +35,7 @@ impl fmt::Display for Explanation {
 }
 
 /// Explains what `table` does with a request that comes in at `listener` (default: the first
-/// `http1` one). `url` is `http://host/path?query` or `/path?query`; a `Host` among `headers` goes
+/// `http1` one) from a client that has proved to be `identity`. `url` is `http://host/path?query` or `/path?query`; a `Host` among `headers` goes
 /// before the host in it.
 pub fn explain(
     table: &Table,
@@ -43,10 +43,11 @@ pub fn explain(
     method: &str,
     url: &str,
     headers: &[Field<'_>],
+    identity: Option<&str>,
 ) -> Explanation {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let rule = write_explanation(&mut text, table, listener, (method, url), headers);
+    let rule = write_explanation(&mut text, table, listener, (method, url), headers, identity);
     Explanation { rule: rule.unwrap_or(None), text }
 }
 
@@ -56,6 +57,7 @@ fn write_explanation(
     listener: Option<ListenerId>,
     (method, url): (&str, &str),
     headers: &[Field<'_>],
+    identity: Option<&str>,
 ) -> Result<Option<RuleId>, fmt::Error> {
     let http = |id: &ListenerId| table.listener(*id).protocol == Protocol::Http1;
     let Some(listener) = listener.or_else(|| table.listener_ids().find(http)) else {
@@ -63,12 +65,11 @@ fn write_explanation(
         return Ok(None);
     };
     let at = table.listener(listener);
-    if let Some(cluster) = at.cluster {
-        let cluster = &table.cluster(cluster).name;
-        writeln!(out, "listener {} is tcp: every connection goes to cluster {cluster}", at.name)?;
+    let (host, path, query) = split(url, headers);
+    if at.protocol != Protocol::Http1 {
+        write_tunnel(out, table, at, host)?;
         return Ok(None);
     }
-    let (host, path, query) = split(url, headers);
     let mut normal = Vec::new();
     let path = match normalise_path(path.as_bytes(), &mut normal) {
         Ok(crate::Normalised::Unchanged) => path,
@@ -78,8 +79,9 @@ fn write_explanation(
             return Ok(None);
         }
     };
-    writeln!(out, "{method} host {} path {path} at listener {}", or_none(host), at.name)?;
-    let request = RequestKey { listener, host, path, query, method, fields: headers };
+    write!(out, "{method} host {} path {path} at listener {}", or_none(host), at.name)?;
+    writeln!(out, "{}", identity.map_or(String::new(), |identity| format!(" from {identity}")))?;
+    let request = RequestKey { listener, host, path, query, method, fields: headers, identity };
     let rule = examine(out, table, &request)?;
     match rule {
         Some(rule) => {
@@ -89,6 +91,24 @@ fn write_explanation(
         None => writeln!(out, "answer: 404, no rule matches")?,
     }
     Ok(rule)
+}
+
+/// Where the connections of a listener without requests go.
+fn write_tunnel(out: &mut String, table: &Table, at: &Listener, host: &str) -> fmt::Result {
+    let name = |cluster: ClusterId| &table.cluster(cluster).name;
+    let listener = format!("listener {} is {}", at.name, at.protocol.as_str());
+    if at.protocol == Protocol::Tcp {
+        let cluster = at.cluster.map_or("(none)", |cluster| name(cluster));
+        return writeln!(out, "{listener}: every connection goes to cluster {cluster}");
+    }
+    let asked = (!host.is_empty()).then_some(host);
+    let about = asked.map_or("without a name".to_owned(), |host| format!("for {host}"));
+    match at.sni.cluster_for(asked) {
+        Some(cluster) => {
+            writeln!(out, "{listener}: a connection {about} goes to cluster {}", name(cluster))
+        }
+        None => writeln!(out, "{listener}: a connection {about} is refused"),
+    }
 }
 
 fn or_none(text: &str) -> &str {
@@ -165,6 +185,10 @@ fn failure(
         Failure::Method(wanted) => format!("the method is not {wanted}"),
         Failure::Header(test) => format!("header {}", unmet(table, test)),
         Failure::Query(test) => format!("query parameter {}", unmet(table, test)),
+        Failure::Identity(wanted) => match request.identity {
+            Some(identity) => format!("the client is {identity}, not {wanted}"),
+            None => format!("the client has not proved to be {wanted}"),
+        },
     })
 }
 

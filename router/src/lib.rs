@@ -32,6 +32,7 @@ mod table;
 
 pub use action::{Action, Backends, HeaderEdits, PathRewrite, Redirect, Respond, Rewrite, Target};
 pub use config::canonical::TableHash;
+pub use config::tls::{Mtls, TlsVersion};
 pub use config::{Balance, Config, Protocol, ProxyProtocolVersion};
 pub use endpoint::{Addresses, Endpoint, EndpointLoad, EndpointSlot, EndpointTable, InFlight};
 pub use explain::{Explanation, explain};
@@ -41,6 +42,7 @@ pub use path::{Normalised, PathError, normalise_path};
 pub use problem::{Problem, Problems, Severity};
 pub use source::Format;
 pub use table::{
-    Cluster, ClusterId, Drain, EndpointName, Field, Listener, ListenerId, RequestKey, RouteId,
-    Rule, RuleId, Table,
+    Cluster, ClusterId, ClusterTls, Drain, EndpointName, Field, IdentityFiles, Listener,
+    ListenerId, ListenerTls, PairFiles, RequestKey, RootsFile, RouteId, Rule, RuleId, SniRoutes,
+    Table,
 };

@@ -25,6 +25,14 @@ pub const PROBLEMS_MAX: usize = 1000;
 pub const LISTENERS_MAX: usize = 1024;
 /// Trusted proxies of one listener.
 pub const TRUSTED_PROXIES_MAX: usize = 1024;
+/// Name routes of one listener.
+pub const SNI_ROUTES_MAX: usize = 1024;
+/// Certificates of one listener.
+pub const CERTIFICATES_MAX: usize = 64;
+/// Revocation lists of the identity.
+pub const REVOCATION_LISTS_MAX: usize = 64;
+/// Identities that one cluster may have.
+pub const IDENTITIES_MAX: usize = 64;
 /// Routes of a file.
 pub const ROUTES_MAX: usize = 1 << 18;
 /// Hosts of one route.
@@ -66,6 +74,12 @@ pub const PREFIX_SEGMENTS_MAX: usize = 31;
 pub const TOKEN_BYTES_MAX: usize = 256;
 /// Bytes of a value to compare with or to write.
 pub const VALUE_BYTES_MAX: usize = 4096;
+/// Bytes of an identity (SPIFFE-ID section 2.3), and of the trust domain in it (section 2.1).
+pub const SPIFFE_BYTES_MAX: usize = 2048;
+/// Bytes of the trust domain of an identity.
+pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
+/// Bytes of the name of a file: what Linux opens.
+pub const FILE_NAME_BYTES_MAX: usize = 4095;
 /// Bytes of a regular expression as written.
 pub const REGEX_BYTES_MAX: usize = 4096;
 /// Bytes of one regular expression when compiled.
@@ -94,6 +108,11 @@ const _: () = assert!(
     ENDPOINTS_MAX as u64 * ADDRESSES_MAX as u64 * (WEIGHT_MAX as u64) < u64::MAX >> 20,
     "endpoint weights add up in 64 bits, with room for a multiplication by a load"
 );
+const _: () = assert!(
+    "spiffe://".len() + TRUST_DOMAIN_BYTES_MAX < SPIFFE_BYTES_MAX,
+    "an identity has room for a path"
+);
+const _: () = assert!(SNI_ROUTES_MAX * HOSTS_MAX <= NODES_MAX, "names of a listener are nodes");
 const _: () = assert!(PREFIX_SEGMENTS_MAX < 32 && HOST_LABELS_MAX < 64, "kept as sets of bits");
 const _: () = assert!(HOST_BYTES_MAX < 256, "host names are folded in a buffer of 256 bytes");
 const _: () = assert!(PATH_BYTES_MAX < u16::MAX as usize, "a prefix keeps its length in 16 bits");

@@ -17,7 +17,8 @@
 //!    with a match that names no path: below regular expressions, which could never be reached
 //!    otherwise.
 //! 3. a method before none.
-//! 4. more header conditions before fewer, then more query conditions before fewer.
+//! 4. more header conditions before fewer, then more query conditions before fewer, then a
+//!    condition on the client's identity before none.
 //! 5. the order in the file.
 //!
 //! # Invariants
@@ -31,6 +32,7 @@ mod compile;
 mod conditions;
 mod index;
 mod slots;
+mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -39,6 +41,7 @@ use std::time::Duration;
 
 use crate::action::{Action, HeaderEdits, NO_EDITS};
 use crate::config::canonical::TableHash;
+use crate::config::tls::Mtls;
 use crate::config::{Balance, Protocol, ProxyProtocolVersion};
 use crate::host::fold;
 pub(crate) use actions::matched_prefix;
@@ -46,6 +49,7 @@ pub(crate) use compile::build;
 pub use conditions::Field;
 pub(crate) use conditions::{Condition, Conditions, Failure, Test, Value};
 pub(crate) use index::{Bucket, Candidate, Index, PathClass};
+pub use tls::{ClusterTls, IdentityFiles, ListenerTls, PairFiles, RootsFile, SniRoutes};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -89,8 +93,15 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What it speaks.
     pub protocol: Protocol,
-    /// Where connections go: `Some` exactly for [`Protocol::Tcp`].
+    /// Where connections go: `Some` for [`Protocol::Tcp`], and perhaps for
+    /// [`Protocol::TlsPassthrough`], where it is the last resort of `sni`.
     pub cluster: Option<ClusterId>,
+    /// Where connections go by name: for [`Protocol::TlsPassthrough`].
+    pub sni: SniRoutes,
+    /// Whether clients are asked who they are.
+    pub mtls: Mtls,
+    /// How TLS is spoken: `Some` exactly if it is.
+    pub tls: Option<ListenerTls>,
     /// Whether connections open with a PROXY protocol header.
     pub accept_proxy_protocol: bool,
     /// Whose forwarding fields are kept.
@@ -101,6 +112,16 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// Connections at once over all workers.
     pub max_connections: Option<u32>,
+    /// After so long the next answer closes the connection.
+    pub max_connection_age: Option<Duration>,
+}
+
+impl Listener {
+    /// Whether TLS is spoken here, if not by every client ([`Mtls::Permissive`]).
+    #[inline]
+    pub fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
 }
 
 /// A set of endpoints.
@@ -120,6 +141,8 @@ pub struct Cluster {
     pub pool_idle_max: u32,
     /// Opens connections with a PROXY protocol header.
     pub send_proxy_protocol: Option<ProxyProtocolVersion>,
+    /// How TLS is spoken: `Some` exactly if it is.
+    pub tls: Option<ClusterTls>,
     /// Its members as the file names them.
     pub endpoints: Vec<EndpointName>,
 }
@@ -133,6 +156,17 @@ pub struct EndpointName {
     pub literal: Option<SocketAddr>,
     /// Share in proportion to the others; 0 is never chosen.
     pub weight: u32,
+}
+
+impl EndpointName {
+    /// The name of `name:port`, without a dot at its end; `None` if the address is one.
+    pub(crate) fn host_name(&self) -> Option<&str> {
+        if self.literal.is_some() {
+            return None;
+        }
+        let (name, _) = self.address.rsplit_once(':')?;
+        Some(name.strip_suffix('.').unwrap_or(name))
+    }
 }
 
 /// How the process ends.
@@ -230,11 +264,14 @@ pub struct RequestKey<'a> {
     pub method: &'a str,
     /// Header fields in their order.
     pub fields: &'a [Field<'a>],
+    /// Who the client has proved to be, `spiffe://trust-domain/path`.
+    pub identity: Option<&'a str>,
 }
 
 /// A compiled configuration.
 pub struct Table {
     hash: TableHash,
+    identity: Option<IdentityFiles>,
     admin: Option<SocketAddr>,
     drain: Drain,
     listeners: Box<[Listener]>,
@@ -252,6 +289,11 @@ impl Table {
     /// BLAKE3 of the canonical form of the configuration: the table's identity.
     pub fn hash(&self) -> &TableHash {
         &self.hash
+    }
+
+    /// The files of the process's identity; `None` if it has none.
+    pub fn identity(&self) -> Option<&IdentityFiles> {
+        self.identity.as_ref()
     }
 
     /// Address of the admin server.
@@ -384,12 +426,15 @@ impl Table {
 
     /// Memory of the table in bytes, counted, without what regular expressions take.
     pub fn bytes(&self) -> usize {
-        let listeners: usize = self.listeners.iter().map(|l| l.name.len()).sum();
+        let of_listener = |l: &Listener| l.name.len() + tls::listener_bytes(l.tls.as_ref(), &l.sni);
+        let listeners: usize = self.listeners.iter().map(of_listener).sum();
         let of_cluster = |cluster: &Cluster| {
             let names: usize = cluster.endpoints.iter().map(|e| e.address.len()).sum();
-            cluster.name.len() + names + size_of_val::<[_]>(&cluster.endpoints)
+            let tls = cluster.tls.as_ref().map_or(0, ClusterTls::bytes);
+            cluster.name.len() + names + tls + size_of_val::<[_]>(&cluster.endpoints)
         };
         size_of::<Table>()
+            + self.identity.as_ref().map_or(0, IdentityFiles::bytes)
             + size_of_val::<[_]>(&self.listeners)
             + listeners
             + size_of_val::<[_]>(&self.clusters)

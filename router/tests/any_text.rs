@@ -137,11 +137,19 @@ fn read(text: &str, format: Format) {
     for listener in table.listener_ids() {
         for (host, path) in [("h", "/x/y"), ("a.x.y", "/"), ("", "*"), ("..", "/a//")] {
             let query = Some("q=y&%");
-            let key = RequestKey { listener, host, path, query, method: "GET", fields: &[] };
+            let key = RequestKey {
+                listener,
+                host,
+                path,
+                query,
+                method: "GET",
+                fields: &[],
+                identity: None,
+            };
             if let Some(rule) = table.route(&key) {
                 let _ = table.route_name(table.rule(rule).route());
             }
-            let _ = explain(&table, Some(listener), "GET", path, &[]).to_string();
+            let _ = explain(&table, Some(listener), "GET", path, &[], None).to_string();
         }
     }
 }

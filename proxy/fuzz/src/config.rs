@@ -100,7 +100,8 @@ fn ask_one(table: &Table, listener: ListenerId, host: &str, condition: &MatchCon
         if path.contains("://") || query.contains(['#', '?']) {
             continue;
         }
-        let explained = explain(table, Some(listener), method, &format!("{path}?{query}"), &fields);
+        let explained =
+            explain(table, Some(listener), method, &format!("{path}?{query}"), &fields, None);
         assert!(!explained.to_string().is_empty());
         let mut normal = Vec::new();
         let path = match normalise_path(path.as_bytes(), &mut normal) {
@@ -109,7 +110,8 @@ fn ask_one(table: &Table, listener: ListenerId, host: &str, condition: &MatchCon
             Err(_) => continue,
         };
         let query = Some(&*query);
-        let key = RequestKey { listener, host, path, query, method, fields: &fields };
+        let key =
+            RequestKey { listener, host, path, query, method, fields: &fields, identity: None };
         let rule = table.route(&key);
         assert_eq!(rule, explained.rule, "the explanation is of another rule");
         if let Some(rule) = rule {

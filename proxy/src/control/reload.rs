@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringway_router::{Addresses, EndpointTable, Format, Listener, Loaded, Table, load_table};
+use ringway_router::{
+    Addresses, ClusterTls, EndpointTable, Format, Listener, Loaded, Mtls, Problem, Problems,
+    Protocol, Severity, Table, load_table,
+};
 use ringway_stats::Registry;
 use thiserror::Error;
 
@@ -86,7 +89,47 @@ pub fn compile(path: &Path, bytes: &[u8]) -> Result<(Table, Loaded), Rejection> 
         error: io::Error::new(io::ErrorKind::InvalidData, error),
     })?;
     let invalid = |problems| Rejection::Invalid { path: shown(), problems };
-    load_table(text, Format::from_path(path)).map_err(invalid)
+    let (table, loaded) = load_table(text, Format::from_path(path)).map_err(invalid)?;
+    match unsupported(&table) {
+        lacking if lacking.is_empty() => Ok((table, loaded)),
+        lacking => Err(invalid(Problems(lacking))),
+    }
+}
+
+/// What the table asks for and the data plane does not do yet: TLS that is not spoken would be
+/// plaintext, an age that is not looked at would be none.
+fn unsupported(table: &Table) -> Vec<Problem> {
+    let mut lacking = Vec::new();
+    let mut refuse = |list: &str, nth: usize, field: &str| {
+        lacking.push(Problem {
+            line: 0,
+            column: 0,
+            path: format!("{list}[{nth}].{field}"),
+            message: "is not supported by this version".to_owned(),
+            hint: None,
+            severity: Severity::Error,
+        });
+    };
+    for (nth, listener) in table.listeners().iter().enumerate() {
+        if listener.speaks_tls() {
+            let field = if listener.mtls == Mtls::Disabled { "tls" } else { "mtls" };
+            refuse("listeners", nth, field);
+        }
+        if listener.protocol == Protocol::TlsPassthrough {
+            refuse("listeners", nth, "protocol");
+        }
+        if listener.max_connection_age.is_some() {
+            refuse("listeners", nth, "max_connection_age");
+        }
+    }
+    for (nth, cluster) in table.clusters().iter().enumerate() {
+        match cluster.tls {
+            Some(ClusterTls::Mesh { .. }) => refuse("clusters", nth, "identity"),
+            Some(ClusterTls::Outside { .. }) => refuse("clusters", nth, "tls"),
+            None => {}
+        }
+    }
+    lacking
 }
 
 /// Reads the bytes of a file.

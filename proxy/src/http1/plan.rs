@@ -145,6 +145,7 @@ pub fn plan(context: &Context<'_>, head: &[u8], out: &mut Block) -> Result<Plan,
         query: request.query,
         method: request.method,
         fields: request.fields,
+        identity: None,
     };
     let Some(rule_id) = context.running.table.route(&key) else {
         return Ok(refuse(context, &request, 0, Cause::NoRoute.into()));

@@ -281,7 +281,7 @@ impl<'c> Checker<'c, '_> {
                 "requests are routed by `routes`; or set `protocol: tcp`".to_owned(),
             ),
             (Some(name), _) => self.cluster_exists(&field, name),
-            (None, Protocol::Http1) => {}
+            (None, Protocol::Http1 | Protocol::TlsPassthrough) => {}
         }
         let trusted = listener.trusted_proxies.len();
         self.at_most(&at.field("trusted_proxies"), trusted, TRUSTED_PROXIES_MAX);

@@ -10,12 +10,13 @@
 use super::rules::rule;
 use super::scalars::{self, Fault};
 use super::schema::{self, Schema};
+use super::tls_decode::{self, MTLS};
 use super::{
     Balance, ClusterConfig, Config, DrainConfig, EndpointConfig, ListenerConfig, PoolConfig,
     Protocol, ProxyProtocolVersion, RouteConfig,
 };
 use crate::limits::{
-    CLUSTERS_MAX, ENDPOINTS_MAX, HOSTS_MAX, LISTENERS_MAX, ROUTES_MAX, RULES_MAX,
+    CLUSTERS_MAX, ENDPOINTS_MAX, HOSTS_MAX, LISTENERS_MAX, ROUTES_MAX, RULES_MAX, SNI_ROUTES_MAX,
     TRUSTED_PROXIES_MAX, WEIGHT_MAX,
 };
 use crate::problem::{Problem, Sink};
@@ -29,6 +30,7 @@ pub(crate) fn config(tree: &Tree<'_>, sink: &mut Sink) -> Config {
         return config;
     };
     reader.object(root, &schema::CONFIG, |r, name, node| match name {
+        "identity" => config.identity = Some(tls_decode::identity(r, node)),
         "admin" => config.admin = r.scalar(node, scalars::socket_address),
         "drain" => config.drain = drain(r, node),
         "listeners" => config.listeners = r.list(node, LISTENERS_MAX, listener),
@@ -246,7 +248,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Reads one of `choices`; those in `unsupported` are refused by name.
-    fn choice<T: Copy>(
+    pub(super) fn choice<T: Copy>(
         &mut self,
         node: Node<'a>,
         choices: &[(&'static str, T)],
@@ -286,9 +288,12 @@ fn drain<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> DrainConfig {
     drain
 }
 
-const PROTOCOLS: &[(&str, Protocol)] = &[("http1", Protocol::Http1), ("tcp", Protocol::Tcp)];
-const PROTOCOLS_LATER: &[&str] =
-    &["http2", "h2", "h2c", "auto", "tls-passthrough", "tls", "https", "grpc"];
+const PROTOCOLS: &[(&str, Protocol)] = &[
+    ("http1", Protocol::Http1),
+    ("tcp", Protocol::Tcp),
+    ("tls-passthrough", Protocol::TlsPassthrough),
+];
+const PROTOCOLS_LATER: &[&str] = &["http2", "h2", "h2c", "auto", "tls", "https", "grpc"];
 
 fn listener<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<ListenerConfig> {
     let mut listener = ListenerConfig::default();
@@ -299,6 +304,9 @@ fn listener<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<ListenerConfig
             set(&mut listener.protocol, r.choice(node, PROTOCOLS, PROTOCOLS_LATER));
         }
         "cluster" => listener.cluster = r.text(node),
+        "sni" => listener.sni = r.list(node, SNI_ROUTES_MAX, tls_decode::sni),
+        "mtls" => set(&mut listener.mtls, r.choice(node, MTLS, &[])),
+        "tls" => listener.tls = Some(Box::new(tls_decode::listener_tls(r, node))),
         "accept_proxy_protocol" => set(&mut listener.accept_proxy_protocol, r.truth(node)),
         "trusted_proxies" => {
             listener.trusted_proxies =
@@ -306,7 +314,8 @@ fn listener<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<ListenerConfig
         }
         "head_timeout" => listener.head_timeout = r.timeout(node),
         "idle_timeout" => listener.idle_timeout = r.timeout(node),
-        _ => listener.max_connections = r.number(node, u32::MAX),
+        "max_connections" => listener.max_connections = r.number(node, u32::MAX),
+        _ => listener.max_connection_age = r.timeout(node),
     });
     Some(listener)
 }
@@ -338,7 +347,11 @@ fn cluster<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<ClusterConfig> 
         "connect_timeout" => set(&mut cluster.connect_timeout, r.timeout(node)),
         "idle_timeout" => set(&mut cluster.idle_timeout, r.timeout(node)),
         "pool" => cluster.pool = pool(r, node),
-        _ => cluster.send_proxy_protocol = r.choice(node, PROXY_PROTOCOLS, &[]),
+        "send_proxy_protocol" => {
+            cluster.send_proxy_protocol = r.choice(node, PROXY_PROTOCOLS, &[]);
+        }
+        "identity" => cluster.identity = tls_decode::identities(r, node),
+        _ => cluster.tls = Some(Box::new(tls_decode::cluster_tls(r, node))),
     });
     Some(cluster)
 }

@@ -33,7 +33,8 @@ fn match_<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<MatchConfig> {
         "path" => match_.path = path(r, node),
         "method" => match_.method = r.text(node),
         "headers" => match_.headers = r.list(node, CONDITIONS_MAX, condition),
-        _ => match_.query = r.list(node, CONDITIONS_MAX, condition),
+        "query" => match_.query = r.list(node, CONDITIONS_MAX, condition),
+        _ => match_.identity = r.text(node),
     });
     Some(match_)
 }

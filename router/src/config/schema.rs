@@ -23,9 +23,11 @@ const fn schema(
 
 pub(super) const CONFIG: Schema = schema(
     "the file",
-    &["admin", "drain", "listeners", "routes", "clusters"],
-    &["identity", "policies", "limits", "telemetry"],
+    &["identity", "admin", "drain", "listeners", "routes", "clusters"],
+    &["policies", "limits", "telemetry"],
 );
+pub(super) const IDENTITY: Schema =
+    schema("an identity", &["certificate", "key", "trust_bundle", "revocation_lists"], &[]);
 pub(super) const DRAIN: Schema = schema("drain", &["delay", "timeout"], &[]);
 pub(super) const LISTENER: Schema = schema(
     "a listener",
@@ -34,14 +36,26 @@ pub(super) const LISTENER: Schema = schema(
         "address",
         "protocol",
         "cluster",
+        "sni",
+        "mtls",
+        "tls",
         "accept_proxy_protocol",
         "trusted_proxies",
         "head_timeout",
         "idle_timeout",
         "max_connections",
+        "max_connection_age",
     ],
-    &["direction", "mtls", "transparent", "tls"],
+    &["direction", "transparent"],
 );
+pub(super) const LISTENER_TLS: Schema = schema(
+    "the TLS of a listener",
+    &["certificates", "min_version", "resumption", "handshake_timeout"],
+    &["alpn", "client_ca", "ciphers"],
+);
+pub(super) const PAIR: Schema =
+    schema("a certificate", &["certificate", "key", "ocsp_response"], &[]);
+pub(super) const SNI: Schema = schema("a name route", &["hosts", "cluster"], &[]);
 pub(super) const ROUTE: Schema =
     schema("a route", &["name", "listeners", "hosts", "rules"], &["policies"]);
 pub(super) const RULE: Schema = schema(
@@ -61,7 +75,7 @@ pub(super) const RULE: Schema = schema(
     &["retry", "mirror", "faults", "rate_limit", "cors"],
 );
 pub(super) const MATCH: Schema =
-    schema("a match", &["path", "method", "headers", "query"], &["identity", "grpc"]);
+    schema("a match", &["path", "method", "headers", "query", "identity"], &["grpc"]);
 pub(super) const PATH: Schema = schema("a path condition", &["exact", "prefix", "regex"], &[]);
 pub(super) const CONDITION: Schema =
     schema("a condition", &["name", "exact", "regex", "present"], &["invert"]);
@@ -83,8 +97,15 @@ pub(super) const CLUSTER: Schema = schema(
         "idle_timeout",
         "pool",
         "send_proxy_protocol",
+        "identity",
+        "tls",
     ],
-    &["identity", "tls", "protocol", "breaker", "probes", "slow_start", "retry_budget", "limits"],
+    &["protocol", "breaker", "probes", "slow_start", "retry_budget", "limits"],
+);
+pub(super) const CLUSTER_TLS: Schema = schema(
+    "the TLS of a cluster",
+    &["server_name", "trust_bundle", "certificate", "key", "min_version", "resumption"],
+    &["alpn", "ciphers"],
 );
 pub(super) const POOL: Schema = schema("a pool", &["idle_timeout", "idle_max"], &[]);
 pub(super) const ENDPOINT: Schema =

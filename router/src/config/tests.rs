@@ -59,9 +59,7 @@ fn full_sketch_is_refused_for_exactly_what_this_version_lacks() {
         format!("{place}: {path}: `{name}` is not supported by this version")
     };
     let expected = [
-        lacking("1:1", "identity"),
         lacking("7:48", "listeners[0].direction"),
-        lacking("7:69", "listeners[0].mtls"),
         lacking("7:87", "listeners[0].transparent"),
         lacking("8:49", "listeners[1].direction"),
         lacking("8:70", "listeners[1].transparent"),
@@ -73,7 +71,6 @@ fn full_sketch_is_refused_for_exactly_what_this_version_lacks() {
          (hint: did you mean `reviews-v1`?)"
             .to_owned(),
         lacking("17:9", "routes[0].rules[1].retry"),
-        lacking("20:5", "clusters[0].identity"),
         lacking("22:1", "policies"),
     ];
     assert_eq!(found, expected);
@@ -81,22 +78,11 @@ fn full_sketch_is_refused_for_exactly_what_this_version_lacks() {
 
 #[test]
 fn sketch_without_what_this_version_lacks_is_accepted() {
-    let lacking =
-        ["identity:", "  certificate", "  key:", "  trust_bundle", "policies:", "  - {name: only"];
-    let mut kept = String::new();
-    for line in SKETCH.lines() {
-        if lacking.iter().any(|prefix| line.starts_with(prefix))
-            || line.contains("retry:")
-            || line.contains("spiffe:")
-        {
-            continue;
-        }
-        kept.push_str(
-            &line.replace(",  direction: inbound,  mtls: permissive, transparent: true", ""),
-        );
-        kept.push('\n');
-    }
+    let lacking = ["policies:", "  - {name: only", "        retry:"];
+    let lines = SKETCH.lines().filter(|line| !lacking.iter().any(|lacks| line.starts_with(lacks)));
+    let kept = lines.fold(String::new(), |kept, line| kept + line + "\n");
     let kept = kept
+        .replace("direction: inbound,  mtls: permissive, transparent: true", "mtls: strict")
         .replace(", direction: outbound, transparent: true", "")
         .replace("reviews-v2", "reviews-v1")
         .replace("reviews-v3", "reviews-v1");
@@ -503,18 +489,22 @@ fn problems_past_their_maximum_are_counted() {
 #[test]
 fn schema_names_every_field_of_the_model() {
     let yaml = r#"
+identity: {certificate: a, key: b, trust_bundle: c, revocation_lists: [d]}
 admin: 127.0.0.1:1
 drain: {delay: 1s, timeout: 2s}
 listeners:
   - {name: a, address: "127.0.0.1:1", accept_proxy_protocol: true, trusted_proxies: [10.0.0.1],
-     head_timeout: 1s, idle_timeout: 1s, max_connections: 1}
-  - {name: b, address: "127.0.0.1:2", protocol: tcp, cluster: c}
+     head_timeout: 1s, idle_timeout: 1s, max_connections: 1, max_connection_age: 1h}
+  - {name: b, address: "127.0.0.1:2", protocol: tcp, cluster: c, mtls: strict}
+  - {name: e, address: "127.0.0.1:3", tls: {certificates: [{certificate: a, key: b, ocsp_response: c}],
+     min_version: "1.2", resumption: false, handshake_timeout: 1s}}
+  - {name: p, address: "127.0.0.1:4", protocol: tls-passthrough, sni: [{hosts: [h], cluster: c}]}
 routes:
   - name: r
     listeners: [a]
     hosts: [h]
     rules:
-      - matches: [{path: {prefix: /x}, method: GET, headers: [{name: h, exact: x}], query: [{name: q, regex: y}]}]
+      - matches: [{path: {prefix: /x}, method: GET, headers: [{name: h, exact: x}], query: [{name: q, regex: y}], identity: "spiffe://d/p"}]
         backends: [{cluster: c, weight: 2}]
         rewrite: {host: z, path: {prefix: /y}}
         request_headers: {remove: [a], set: {b: c}, add: {d: e}}
@@ -527,6 +517,8 @@ routes:
 clusters:
   - {name: c, endpoints: [{address: "n:1", weight: 2}], balance: round_robin, connect_timeout: 2s,
      idle_timeout: 2s, pool: {idle_timeout: 1s, idle_max: 1}, send_proxy_protocol: v2}
+  - {name: m, identity: "spiffe://d/p"}
+  - {name: o, tls: {server_name: n, trust_bundle: a, certificate: b, key: c, min_version: "1.3", resumption: false}}
 "#;
     let loaded = load(yaml, Format::Yaml).unwrap_or_else(|problems| panic!("{problems}"));
     let canonical = serde_json::to_value(&loaded.config).unwrap();
@@ -536,6 +528,11 @@ clusters:
     collect(&canonical, &mut names);
     let schemas = [
         &super::schema::CONFIG,
+        &super::schema::IDENTITY,
+        &super::schema::LISTENER_TLS,
+        &super::schema::PAIR,
+        &super::schema::SNI,
+        &super::schema::CLUSTER_TLS,
         &super::schema::DRAIN,
         &super::schema::LISTENER,
         &super::schema::ROUTE,

@@ -19,8 +19,11 @@ pub(super) struct SlotList {
 impl SlotList {
     /// A free slot with a new load, the lowest that this list has not passed yet; `None` at
     /// [`SLOTS_MAX`].
-    pub(super) fn take(&mut self) -> Option<(EndpointSlot, Arc<EndpointLoad>)> {
-        let load = Arc::new(EndpointLoad::default());
+    pub(super) fn take(
+        &mut self,
+        name: Option<Arc<str>>,
+    ) -> Option<(EndpointSlot, Arc<EndpointLoad>)> {
+        let load = Arc::new(EndpointLoad { name, ..EndpointLoad::default() });
         while self.next < self.given.len() {
             let at = self.next;
             self.next += 1;

@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::actions::Rules;
-use super::conditions::ALWAYS;
+use super::conditions::{ALWAYS, ANYBODY, Wanted};
 use super::index::{EXACT_HOSTS, Group, Host, Path, Range, SUFFIX_HOSTS, path_space};
 use super::{
     Candidate, Cluster, ClusterId, Condition, Conditions, Drain, EndpointName, Index, Listener,
-    Route, RouteId, RuleId, Table, Test, Value, slots,
+    Route, RouteId, RuleId, Table, Test, Value, slots, tls,
 };
 use crate::config::canonical::TableHash;
 use crate::config::check::{self, regex};
@@ -60,6 +60,7 @@ pub(crate) fn build(config: &Config) -> Table {
     let (index, conditions) = builder.finish();
     Table {
         hash: TableHash::of(config),
+        identity: config.identity.as_ref().map(tls::identity),
         admin: config.admin,
         drain: Drain { delay: config.drain.delay, timeout: config.drain.timeout },
         listeners,
@@ -79,7 +80,7 @@ fn listener(
 ) -> Listener {
     let idle = match config.protocol {
         Protocol::Http1 => STREAM_IDLE,
-        Protocol::Tcp => TUNNEL_IDLE,
+        Protocol::Tcp | Protocol::TlsPassthrough => TUNNEL_IDLE,
     };
     let unset = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     Listener {
@@ -87,11 +88,15 @@ fn listener(
         address: config.address.unwrap_or(unset),
         protocol: config.protocol,
         cluster: config.cluster.as_deref().and_then(|name| clusters.get(name).copied()),
+        sni: tls::sni(config, clusters),
+        mtls: config.mtls,
+        tls: tls::listener(config),
         accept_proxy_protocol: config.accept_proxy_protocol,
         trusted_proxies: config.trusted_proxies.clone(),
         head_timeout: config.head_timeout.unwrap_or(Duration::from_secs(10)),
         idle_timeout: config.idle_timeout.unwrap_or(idle),
         max_connections: config.max_connections,
+        max_connection_age: config.max_connection_age,
     }
 }
 
@@ -109,13 +114,19 @@ fn cluster(config: &ClusterConfig) -> Cluster {
         pool_idle_timeout: config.pool.idle_timeout,
         pool_idle_max: config.pool.idle_max,
         send_proxy_protocol: config.send_proxy_protocol,
+        tls: tls::cluster(config),
         endpoints: endpoints.collect(),
     }
 }
 
 /// The match of a rule that states none.
-static EVERY: [MatchConfig; 1] =
-    [MatchConfig { path: None, method: None, headers: Vec::new(), query: Vec::new() }];
+static EVERY: [MatchConfig; 1] = [MatchConfig {
+    path: None,
+    method: None,
+    headers: Vec::new(),
+    query: Vec::new(),
+    identity: None,
+}];
 
 /// The bucket of a unit; the order is that of the candidates array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,6 +148,7 @@ struct Rank {
     /// Number of conditions, inverted.
     headers: u8,
     queries: u8,
+    no_identity: bool,
     order: u32,
 }
 
@@ -155,6 +167,7 @@ struct Builder<'c> {
     units: Vec<Unit>,
     regexes: HashMap<&'c str, u32, foldhash::fast::FixedState>,
     methods: HashMap<&'c str, u16, foldhash::fast::FixedState>,
+    identities: HashMap<&'c str, u32, foldhash::fast::FixedState>,
     /// Where in the text a path stands: hosts with the same path share it.
     path_texts: HashMap<&'c str, u32, foldhash::fast::FixedState>,
     listeners: HashMap<&'c str, usize, foldhash::fast::FixedState>,
@@ -170,6 +183,7 @@ impl<'c> Builder<'c> {
             units: Vec::with_capacity(config.routes.len()),
             regexes: HashMap::default(),
             methods: HashMap::default(),
+            identities: HashMap::default(),
             path_texts: HashMap::default(),
             listeners: listeners.map(|(number, l)| (l.name.as_str(), number)).collect(),
         };
@@ -221,6 +235,7 @@ impl<'c> Builder<'c> {
             no_method: config.method.is_none(),
             headers: u8::MAX - config.headers.len() as u8,
             queries: u8::MAX - config.query.len() as u8,
+            no_identity: config.identity.is_none(),
             order: self.units.len() as u32,
         };
         self.units.push(Unit { place, rank, regex, candidate });
@@ -311,7 +326,8 @@ impl<'c> Builder<'c> {
         if let Some(PathConfig::Regex(pattern)) = &config.path {
             self.regex(pattern);
         }
-        if config.method.is_none() && config.headers.is_empty() && config.query.is_empty() {
+        let no_test = config.headers.is_empty() && config.query.is_empty();
+        if config.method.is_none() && no_test && config.identity.is_none() {
             return ALWAYS;
         }
         let first = self.conditions.tests.len() as u32;
@@ -325,7 +341,8 @@ impl<'c> Builder<'c> {
         }
         let method = config.method.as_deref().map(|method| self.method(method));
         let (headers, queries) = (config.headers.len() as u8, config.query.len() as u8);
-        self.conditions.conditions.push(Condition { method, headers, queries, first });
+        let identity = config.identity.as_deref().map_or(ANYBODY, |text| self.identity(text));
+        self.conditions.conditions.push(Condition { method, headers, queries, first, identity });
         self.conditions.conditions.len() as u32 - 1
     }
 
@@ -334,6 +351,14 @@ impl<'c> Builder<'c> {
         *self.methods.entry(method).or_insert_with(|| {
             methods.push(method.into());
             methods.len() as u16 - 1
+        })
+    }
+
+    fn identity(&mut self, text: &'c str) -> u32 {
+        let identities = &mut self.conditions.identities;
+        *self.identities.entry(text).or_insert_with(|| {
+            identities.push(Wanted::new(text));
+            identities.len() as u32 - 1
         })
     }
 

@@ -1,10 +1,11 @@
-//! Conditions on method, header fields and query parameters.
+//! Conditions on method, header fields, query parameters and the identity of the client.
 //!
 //! # Invariants
 //! - A condition's tests name each header and each parameter at most once; header names are
 //!   lower-case.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use regex::bytes::Regex;
 
@@ -44,16 +45,54 @@ pub(crate) struct Condition {
     pub(crate) queries: u8,
     /// Where its tests start: headers, then queries.
     pub(crate) first: u32,
+    /// Number of the identity wanted, or `ANYBODY`.
+    pub(crate) identity: u32,
+}
+
+/// An identity that a client must have proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    text: Box<str>,
+    /// Whether everything below `text` is meant, and not `text` itself.
+    below: bool,
+}
+
+impl Wanted {
+    /// Reads `spiffe://trust-domain/path`, or the same with `/*` at its end.
+    pub(super) fn new(text: &str) -> Wanted {
+        match text.strip_suffix("/*") {
+            Some(text) => Wanted { text: text.into(), below: true },
+            None => Wanted { text: text.into(), below: false },
+        }
+    }
+
+    fn holds(&self, identity: &str) -> bool {
+        match identity.strip_prefix(&*self.text) {
+            Some(rest) if self.below => rest.len() > 1 && rest.starts_with('/'),
+            Some(rest) => rest.is_empty(),
+            None => false,
+        }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        if self.below { f.write_str("/*") } else { Ok(()) }
+    }
 }
 
 /// No condition.
 pub(crate) const ALWAYS: u32 = u32::MAX;
+/// No condition on the identity.
+pub(super) const ANYBODY: u32 = u32::MAX;
 
 /// The conditions of a table.
 #[derive(Debug, Default)]
 pub(crate) struct Conditions {
     pub(super) methods: Vec<Box<str>>,
     pub(super) conditions: Vec<Condition>,
+    pub(super) identities: Vec<Wanted>,
     pub(super) tests: Vec<Test>,
     pub(super) regexes: Vec<Regex>,
 }
@@ -64,6 +103,7 @@ pub(crate) enum Failure<'a> {
     Method(&'a str),
     Header(&'a Test),
     Query(&'a Test),
+    Identity(&'a Wanted),
 }
 
 impl Conditions {
@@ -95,7 +135,12 @@ impl Conditions {
             }
         }
         let query = request.query.unwrap_or("");
-        queries.iter().find(|test| !self.query_holds(test, query)).map(Failure::Query)
+        if let Some(test) = queries.iter().find(|test| !self.query_holds(test, query)) {
+            return Some(Failure::Query(test));
+        }
+        let wanted = self.identities.get(condition.identity as usize)?;
+        let holds = request.identity.is_some_and(|identity| wanted.holds(identity));
+        (!holds).then_some(Failure::Identity(wanted))
     }
 
     /// Tests of the headers and of the query parameters.
@@ -129,6 +174,7 @@ impl Conditions {
     pub(super) fn shrink(&mut self) {
         self.methods.shrink_to_fit();
         self.conditions.shrink_to_fit();
+        self.identities.shrink_to_fit();
         self.tests.shrink_to_fit();
         self.regexes.shrink_to_fit();
     }
@@ -141,6 +187,8 @@ impl Conditions {
         };
         self.methods.iter().map(|method| method.len() + size_of::<Box<str>>()).sum::<usize>()
             + size_of_val::<[_]>(&self.conditions)
+            + size_of_val::<[_]>(&self.identities)
+            + self.identities.iter().map(|wanted| wanted.text.len()).sum::<usize>()
             + size_of_val::<[_]>(&self.tests)
             + self.tests.iter().map(of_test).sum::<usize>()
             + size_of_val::<[_]>(&self.regexes)

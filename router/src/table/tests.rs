@@ -21,6 +21,7 @@ const PLAIN: RequestKey<'_> = RequestKey {
     query: None,
     method: "GET",
     fields: &[],
+    identity: None,
 };
 
 fn rule(table: &Table, request: &RequestKey<'_>) -> Option<usize> {
@@ -225,7 +226,7 @@ fn explanation_names_the_rule_and_why_others_were_passed_over() {
          \x20 - {matches: [{method: PUT}], redirect: {scheme: https}}\n\
          clusters: [{name: a}, {name: b}]\n",
     );
-    let text = crate::explain(&table, None, "GET", "http://x.local/api/../api/%61?q", &[]);
+    let text = crate::explain(&table, None, "GET", "http://x.local/api/../api/%61?q", &[], None);
     assert_eq!(text.rule, Some(RuleId(1)));
     let expected = "\
 GET host x.local path /api/a at listener in
@@ -243,9 +244,9 @@ GET host x.local path / at listener in
   route reviews, rule 0 (line 6): host *.local, any path: no, header end-user is not `jason`
 answer: 404, no rule matches
 ";
-    let text = crate::explain(&table, None, "GET", "http://x.local", &[]);
+    let text = crate::explain(&table, None, "GET", "http://x.local", &[], None);
     assert_eq!((text.rule, text.to_string().as_str()), (None, expected));
-    let text = crate::explain(&table, None, "GET", "/../x", &[]).to_string();
+    let text = crate::explain(&table, None, "GET", "/../x", &[], None).to_string();
     assert_eq!(text, "answered 400: the path leads above the root\n");
 }
 

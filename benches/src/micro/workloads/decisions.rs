@@ -92,7 +92,7 @@ fn unknown_host(n: usize) -> (String, Option<String>) {
 
 fn key<'a>(listener: ListenerId, host: &'a str) -> RequestKey<'a> {
     let (path, method) = ("/api/v1/users/42", "GET");
-    RequestKey { listener, host, path, query: None, method, fields: &[] }
+    RequestKey { listener, host, path, query: None, method, fields: &[], identity: None }
 }
 
 fn route(name: &'static str, table: &'static Table, host_of: HostOf) -> Workload {

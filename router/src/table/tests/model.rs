@@ -157,8 +157,15 @@ fn conditions(names: &'static [&'static str]) -> impl Strategy<Value = Vec<Condi
 
 fn match_() -> impl Strategy<Value = MatchConfig> {
     let method = prop::option::weighted(0.3, one_of(&["GET", "PUT"]));
-    (path(), method, conditions(&["x-a", "X-B"]), conditions(&["q", "a"]))
-        .prop_map(|(path, method, headers, query)| MatchConfig { path, method, headers, query })
+    (path(), method, conditions(&["x-a", "X-B"]), conditions(&["q", "a"])).prop_map(
+        |(path, method, headers, query)| MatchConfig {
+            path,
+            method,
+            headers,
+            query,
+            identity: None,
+        },
+    )
 }
 
 fn route() -> impl Strategy<Value = RouteConfig> {
@@ -236,6 +243,7 @@ proptest! {
                 query: request.query.as_deref(),
                 method: &request.method,
                 fields: &fields,
+                identity: None,
             };
             let found = table.route(&key).map(RuleId::index);
             prop_assert_eq!(found, answer(&config, request), "{:?} in {:?}", request, config);
@@ -259,13 +267,14 @@ proptest! {
             query,
             method: &request.method,
             fields: &fields,
+                identity: None,
         };
         let url = match query {
             Some(query) => format!("{}?{query}", request.path),
             None => request.path.clone(),
         };
         let listener = Some(ListenerId(request.listener));
-        let explained = crate::explain(&table, listener, &request.method, &url, &fields);
+        let explained = crate::explain(&table, listener, &request.method, &url, &fields, None);
         prop_assert_eq!(explained.rule, table.route(&key), "{}", explained);
     }
 }
