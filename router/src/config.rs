@@ -21,6 +21,7 @@ pub(crate) mod rules_check;
 pub(crate) mod scalars;
 pub(crate) mod schema;
 pub mod tls;
+pub(crate) mod tls_check;
 pub(crate) mod tls_decode;
 pub(crate) mod warnings;
 

@@ -6,7 +6,8 @@
 //! - `Table::compile` relies on what is checked here and on nothing else.
 //!
 //! # Not here
-//! Types and units (`decode`), rules (`rules_check`), what is merely suspicious (`warnings`).
+//! Types and units (`decode`), rules (`rules_check`), TLS (`tls_check`), what is merely suspicious
+//! (`warnings`).
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -15,6 +16,7 @@ use foldhash::fast::FixedState;
 
 use super::names;
 use super::rules_check;
+use super::tls_check;
 use super::{ClusterConfig, Config, ListenerConfig, Protocol, RouteConfig};
 use crate::host;
 use crate::limits::{
@@ -95,6 +97,7 @@ pub(crate) fn config(config: &Config, sink: &mut Sink) {
     };
     checker.counts();
     checker.drain();
+    tls_check::identity(&mut checker);
     checker.listeners();
     checker.routes();
     checker.clusters();
@@ -161,6 +164,11 @@ impl<'c> Checker<'c, '_> {
     /// Whether something inside `at` was refused.
     pub(super) fn is_refused(&self, at: &At<'_>) -> bool {
         !self.sink.is_clean() && self.sink.refused(&at.to_string())
+    }
+
+    /// Whether exactly `at` was refused.
+    pub(super) fn is_refused_at(&self, at: &At<'_>) -> bool {
+        !self.sink.is_clean() && self.sink.refused_at(&at.to_string())
     }
 
     /// Reports a name that no cluster has.
@@ -294,6 +302,7 @@ impl<'c> Checker<'c, '_> {
         if listener.max_connections == Some(0) {
             self.refuse(&at.field("max_connections"), "0 would accept nobody");
         }
+        tls_check::listener(self, at, listener);
     }
 
     fn routes(&mut self) {
@@ -318,10 +327,15 @@ impl<'c> Checker<'c, '_> {
                     let hint = similar(name, known);
                     self.push(&at, format!("there is no listener `{name}`"), hint);
                 }
-                Some(index) if self.config.listeners[*index].protocol == Protocol::Tcp => {
-                    self.refuse(&at, format!("the listener `{name}` is tcp and has no routes"));
-                }
-                Some(_) => {}
+                Some(index) => match self.config.listeners[*index].protocol {
+                    Protocol::Http1 => {}
+                    protocol @ (Protocol::Tcp | Protocol::TlsPassthrough) => {
+                        let protocol = protocol.as_str();
+                        let message =
+                            format!("the listener `{name}` is {protocol} and has no routes");
+                        self.refuse(&at, message);
+                    }
+                },
             }
         }
         self.at_most(&at.field("hosts"), route.hosts.len(), HOSTS_MAX);
@@ -372,6 +386,7 @@ impl<'c> Checker<'c, '_> {
                 self.refuse(&at.field("weight"), format!("must be at most {WEIGHT_MAX}"));
             }
         }
+        tls_check::cluster(self, at, cluster);
     }
 }
 

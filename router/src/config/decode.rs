@@ -110,6 +110,10 @@ impl<'a> Reader<'a, '_> {
                     seen |= 1 << nth;
                     if !value.is_null() {
                         field(self, name, value);
+                    } else if schema::NEVER_EMPTY.contains(&name) {
+                        let hint = "give it a value (`{}` for all defaults), or leave it out";
+                        let message = format!("`{name}` is here with nothing behind it");
+                        self.problem(key, message, Some(hint.to_owned()));
                     }
                 }
             }

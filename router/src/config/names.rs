@@ -3,7 +3,8 @@
 //! Each function says in words what is wrong.
 
 use crate::limits::{
-    NAME_BYTES_MAX, PATH_BYTES_MAX, PREFIX_SEGMENTS_MAX, TOKEN_BYTES_MAX, VALUE_BYTES_MAX,
+    FILE_NAME_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, PREFIX_SEGMENTS_MAX, SPIFFE_BYTES_MAX,
+    TOKEN_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX, VALUE_BYTES_MAX,
 };
 use crate::path::{Normalised, normalise_path};
 
@@ -106,6 +107,87 @@ pub(super) fn prefix(text: &str) -> Check {
     let segments = text.trim_end_matches('/').bytes().filter(|byte| *byte == b'/').count();
     if segments > PREFIX_SEGMENTS_MAX {
         return Err(format!("a prefix has at most {PREFIX_SEGMENTS_MAX} segments"));
+    }
+    Ok(())
+}
+
+/// Name of a file.
+pub(super) fn file_name(text: &str) -> Check {
+    if text.is_empty() {
+        return Err("a file is required".to_owned());
+    }
+    if text.len() > FILE_NAME_BYTES_MAX {
+        return Err(format!("the name of a file has at most {FILE_NAME_BYTES_MAX} bytes"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("the name of a file has no control characters".to_owned());
+    }
+    Ok(())
+}
+
+/// Identity of a workload: a SPIFFE id with a path.
+pub(super) fn identity(text: &str) -> Check {
+    if spiffe(text)? {
+        return Ok(());
+    }
+    Err("is a trust domain and not somebody in it: write spiffe://trust-domain/path".to_owned())
+}
+
+/// An identity, or with `/*` at its end everything below.
+pub(super) fn identity_pattern(text: &str) -> Check {
+    match text.strip_suffix("/*") {
+        Some(above) => spiffe(above).map(|_| ()),
+        None => identity(text),
+    }
+}
+
+/// A SPIFFE id (SPIFFE-ID section 2), in the one way to write it. Gives whether it has a path.
+fn spiffe(text: &str) -> Result<bool, String> {
+    if text.len() > SPIFFE_BYTES_MAX {
+        return Err(format!("an identity has at most {SPIFFE_BYTES_MAX} bytes"));
+    }
+    let Some(rest) = text.strip_prefix("spiffe://") else {
+        return Err("an identity is written spiffe://trust-domain/path".to_owned());
+    };
+    let (domain, path) = match rest.split_once('/') {
+        Some((domain, path)) => (domain, Some(path)),
+        None => (rest, None),
+    };
+    if domain.is_empty() || domain.len() > TRUST_DOMAIN_BYTES_MAX {
+        return Err(format!("a trust domain has 1 to {TRUST_DOMAIN_BYTES_MAX} bytes"));
+    }
+    let is_mark = |byte: u8| b".-_".contains(&byte);
+    let of_domain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || is_mark(byte);
+    if !domain.bytes().all(of_domain) {
+        let message = "a trust domain has lower-case letters, digits, `.`, `-` and `_` only";
+        return Err(message.to_owned());
+    }
+    for segment in path.iter().flat_map(|path| path.split('/')) {
+        let message = match segment {
+            "" => "an identity has no empty segments and no slash at its end",
+            "." | ".." => "an identity has no segments `.` and `..`",
+            "*" => "`/*` stands only at the end of a match",
+            _ if segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || is_mark(byte)) => {
+                continue;
+            }
+            _ => "the path of an identity has letters, digits, `.`, `-`, `_` and slashes only",
+        };
+        return Err(message.to_owned());
+    }
+    Ok(path.is_some())
+}
+
+/// A name that TLS can ask for and a certificate can be for (RFC 6066 section 3, RFC 1123 section
+/// 2.1): stricter than what is looked up.
+pub(super) fn server_name(text: &str) -> Check {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    crate::host::name_is_valid(name)?;
+    if name.split('.').any(|label| label.starts_with('-') || label.ends_with('-')) {
+        return Err("a label neither starts nor ends with `-`".to_owned());
+    }
+    let last = name.rsplit('.').next().unwrap_or(name);
+    if last.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("a name does not end in a number".to_owned());
     }
     Ok(())
 }

@@ -80,6 +80,9 @@ fn match_<'c>(c: &mut Checker<'c, '_>, at: &At<'_>, config: &'c MatchConfig) {
             c.refuse(&at, format!("more than the {METHODS_MAX} methods allowed"));
         }
     }
+    if let Some(identity) = &config.identity {
+        c.check(&at.field("identity"), names::identity_pattern(identity));
+    }
     c.at_most(&at.field("headers"), config.headers.len(), CONDITIONS_MAX);
     c.at_most(&at.field("query"), config.query.len(), CONDITIONS_MAX);
     for (nth, header) in config.headers.iter().enumerate() {

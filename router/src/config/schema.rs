@@ -111,6 +111,11 @@ pub(super) const POOL: Schema = schema("a pool", &["idle_timeout", "idle_max"], 
 pub(super) const ENDPOINT: Schema =
     schema("an endpoint", &["address", "weight"], &["zone", "identity"]);
 
+/// Fields that must have a value where they stand: nothing behind them looks like something and
+/// would mean plaintext, everybody, or more roots than meant.
+pub(super) const NEVER_EMPTY: &[&str] =
+    &["identity", "mtls", "tls", "trust_bundle", "revocation_lists", "certificates"];
+
 impl Schema {
     /// The field that `name` is probably meant to be: the nearest within a third of its length.
     pub(super) fn nearest(&self, name: &str) -> Option<&'static str> {

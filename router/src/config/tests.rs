@@ -577,3 +577,5 @@ fn a_large_file_on_one_line_does_not_take_minutes() {
     assert_eq!(load(&json, Format::Json).unwrap_err().0.len(), PROBLEMS_MAX + 1);
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
+
+mod tls;

@@ -9,9 +9,10 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::FixedState;
 
+use super::tls::{ListenerTlsConfig, Mtls, TlsVersion};
 use super::{
-    ConditionConfig, Config, MatchConfig, PathConfig, Protocol, RouteConfig, RuleConfig,
-    ValueConfig,
+    ConditionConfig, Config, ListenerConfig, MatchConfig, PathConfig, Protocol, RouteConfig,
+    RuleConfig, ValueConfig,
 };
 use crate::problem::{Problem, Sink};
 
@@ -21,6 +22,7 @@ const COMPARED_MAX: usize = 64;
 /// Remarks on a configuration without errors.
 pub(crate) fn config(config: &Config, sink: &mut Sink) {
     unused(config, sink);
+    tls(config, sink);
     weights(config, sink);
     unreachable(config, sink);
 }
@@ -36,13 +38,66 @@ fn unused(config: &Config, sink: &mut Sink) {
         sink.push(Problem::warning("routes", message));
     }
     let of_listeners = config.listeners.iter().filter_map(|listener| listener.cluster.as_deref());
+    let names = config.listeners.iter().flat_map(|listener| &listener.sni);
+    let of_names = names.map(|route| route.cluster.as_str());
     let rules = config.routes.iter().flat_map(|route| &route.rules);
     let of_rules = rules.flat_map(|rule| &rule.backends).map(|backend| backend.cluster.as_str());
-    let used: HashSet<&str, FixedState> = of_listeners.chain(of_rules).collect();
+    let used: HashSet<&str, FixedState> = of_listeners.chain(of_names).chain(of_rules).collect();
     for (nth, cluster) in config.clusters.iter().enumerate() {
         if !used.contains(cluster.name.as_str()) {
             let message = format!("no rule or listener uses cluster `{}`", cluster.name);
             sink.push(Problem::warning(format!("clusters[{nth}]"), message));
+        }
+    }
+}
+
+fn tls(config: &Config, sink: &mut Sink) {
+    let shows_identity = |listener: &ListenerConfig| {
+        let only_one = listener.tls.as_ref().is_some_and(|tls| tls.certificates.is_empty());
+        listener.mtls != Mtls::Disabled || only_one
+    };
+    let used = config.listeners.iter().any(shows_identity)
+        || config.clusters.iter().any(|cluster| !cluster.identity.is_empty());
+    if config.identity.is_some() && !used {
+        let message = "no listener or cluster uses it: nothing is mutual TLS";
+        sink.push(Problem::warning("identity", message));
+    }
+    for (nth, listener) in config.listeners.iter().enumerate() {
+        if listener.mtls == Mtls::Permissive {
+            let message = "plaintext is still accepted";
+            sink.push(Problem::warning(format!("listeners[{nth}].mtls"), message));
+        }
+        let old = |tls: &ListenerTlsConfig| tls.min_version < TlsVersion::Tls13;
+        if listener.tls.as_deref().is_some_and(old) {
+            let message = "clients may speak TLS 1.2, which hides less and falls to more attacks";
+            sink.push(Problem::warning(format!("listeners[{nth}].tls.min_version"), message));
+        }
+    }
+    unproved(config, sink);
+}
+
+/// Matches on an identity that no client can have proved.
+fn unproved(config: &Config, sink: &mut Sink) {
+    let proves = |listener: &&ListenerConfig| {
+        listener.protocol == Protocol::Http1 && listener.mtls != Mtls::Disabled
+    };
+    let proving = config.listeners.iter().filter(proves).map(|listener| listener.name.as_str());
+    let proving: HashSet<&str, FixedState> = proving.collect();
+    for (route_nth, route) in config.routes.iter().enumerate() {
+        let served = match route.listeners.is_empty() {
+            true => !proving.is_empty(),
+            false => route.listeners.iter().any(|name| proving.contains(name.as_str())),
+        };
+        if served {
+            continue;
+        }
+        for (rule_nth, rule) in route.rules.iter().enumerate() {
+            let on_identity = |config: &MatchConfig| config.identity.is_some();
+            if let Some(nth) = rule.matches.iter().position(on_identity) {
+                let path = format!("routes[{route_nth}].rules[{rule_nth}].matches[{nth}].identity");
+                let message = "never holds: no listener of the route asks clients who they are";
+                sink.push(Problem::warning(path, message));
+            }
         }
     }
 }
@@ -166,7 +221,7 @@ fn path(config: Option<&MatchConfig>) -> Option<&PathConfig> {
 }
 
 /// Whether `first`, earlier in the file, answers whatever `second` could.
-fn hides(first: &Unit<'_>, second: &Unit<'_>) -> bool {
+fn hides<'c>(first: &Unit<'c>, second: &Unit<'c>) -> bool {
     let includes = first.route.listeners.is_empty()
         || (!second.route.listeners.is_empty()
             && second.route.listeners.iter().all(|name| first.route.listeners.contains(name)));
@@ -176,11 +231,26 @@ fn hides(first: &Unit<'_>, second: &Unit<'_>) -> bool {
     // Equal numbers of conditions: then the file's order decides, and it favours `first`.
     let (method, headers, queries) = conditions(first.config);
     let (other_method, other_headers, other_queries) = conditions(second.config);
+    let identity = |unit: &Unit<'c>| unit.config.and_then(|config| config.identity.as_deref());
     method == other_method
+        && identity_implied(identity(first), identity(second))
         && headers.len() == other_headers.len()
         && queries.len() == other_queries.len()
         && implied(headers, other_headers, true)
         && implied(queries, other_queries, false)
+}
+
+/// Whether `weak` holds whenever `strong` does, and both rank alike.
+fn identity_implied(weak: Option<&str>, strong: Option<&str>) -> bool {
+    match (weak, strong) {
+        (None, None) => true,
+        (Some(weak), Some(strong)) => {
+            // `/a/*` holds for `/a/b` and for whatever `/a/b/*` holds for.
+            let above = weak.strip_suffix('*');
+            weak == strong || above.is_some_and(|above| strong.starts_with(above))
+        }
+        (None, Some(_)) | (Some(_), None) => false,
+    }
 }
 
 type Conditions<'c> = (Option<&'c str>, &'c [ConditionConfig], &'c [ConditionConfig]);
