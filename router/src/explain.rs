@@ -10,7 +10,7 @@ use std::fmt::{self, Write};
 
 use crate::action::{Action, HeaderEdits, PathRewrite, Rewrite};
 use crate::config::Protocol;
-use crate::host::fold;
+use crate::host::{fold, without_port};
 use crate::path::normalise_path;
 use crate::table::{
     Bucket, Candidate, ClusterId, Failure, Field, Listener, ListenerId, PathClass, RequestKey,
@@ -101,7 +101,7 @@ fn write_tunnel(out: &mut String, table: &Table, at: &Listener, host: &str) -> f
         let cluster = at.cluster.map_or("(none)", |cluster| name(cluster));
         return writeln!(out, "{listener}: every connection goes to cluster {cluster}");
     }
-    let asked = (!host.is_empty()).then_some(host);
+    let asked = Some(without_port(host)).filter(|name| !name.is_empty());
     let about = asked.map_or("without a name".to_owned(), |host| format!("for {host}"));
     match at.sni.cluster_for(asked) {
         Some(cluster) => {

@@ -1,22 +1,27 @@
 //! Whatever a file contains, reading it ends with a table or with problems.
 
 use proptest::prelude::*;
+use ringway_router::config::ListenerConfig;
 use ringway_router::{
-    Addresses, EndpointTable, Format, RequestKey, Severity, Table, explain, load,
+    Addresses, EndpointTable, Format, Listener, Mtls, RequestKey, Severity, Table, explain, load,
 };
 
-const YAML: &str = r#"admin: 127.0.0.1:1
+const YAML: &str = r#"identity: {certificate: a, key: b, trust_bundle: c, revocation_lists: [d]}
+admin: 127.0.0.1:1
 drain: {delay: 1s, timeout: 2s}
 listeners:
   - {name: a, address: "127.0.0.1:1", accept_proxy_protocol: true, trusted_proxies: [10.0.0.1],
      head_timeout: 1s, idle_timeout: 1s, max_connections: 1}
-  - {name: b, address: "127.0.0.1:2", protocol: tcp, cluster: c}
+  - {name: b, address: "127.0.0.1:2", protocol: tcp, cluster: c, mtls: strict}
+  - {name: t, address: "127.0.0.1:3", max_connection_age: 1h, tls: {min_version: "1.2", resumption: false,
+     handshake_timeout: 1s, certificates: [{certificate: a, key: b, ocsp_response: c}]}}
+  - {name: p, address: "127.0.0.1:4", protocol: tls-passthrough, cluster: c, sni: [{hosts: [h, "*.y"], cluster: d}]}
 routes:
   - name: r
     listeners: [a]
     hosts: [h, "*.x.y", &any "*"]
     rules:
-      - matches: [{path: {prefix: /x}, method: GET, headers: [{name: h, exact: x}], query: [{name: q, regex: "y.*"}]}]
+      - matches: [{path: {prefix: /x}, method: GET, headers: [{name: h, exact: x}], query: [{name: q, regex: "y.*"}], identity: "spiffe://d/p/*"}]
         backends: [{cluster: c, weight: 2}, {cluster: d, weight: 0}]
         rewrite: {host: z, path: {prefix: /y}}
         request_headers: {remove: [a], set: {b: c}, add: {d: e}}
@@ -35,14 +40,16 @@ routes:
 clusters:
   - {name: c, endpoints: [{address: "n:1", weight: 2}], balance: round_robin, connect_timeout: 2s}
   - {name: d, endpoints: [{address: "10.0.0.1:1"}], pool: {idle_timeout: 1s, idle_max: 1}, send_proxy_protocol: v2}
+  - {name: e, identity: ["spiffe://d/p", "spiffe://d/q"], tls: {server_name: n, resumption: false}}
+  - {name: f, tls: {server_name: n, trust_bundle: a, certificate: b, key: c, min_version: "1.3"}}
 "#;
 
-const JSON: &str = r#"{"listeners": [{"name": "a", "address": "127.0.0.1:1", "idle_timeout": "5m"}],
+const JSON: &str = r#"{"listeners": [{"name": "a", "address": "127.0.0.1:1", "idle_timeout": "5m", "tls": {"certificates": [{"certificate": "a", "key": "b"}]}}],
 "routes": [{"name": "r", "hosts": ["h", "*.x"], "rules": [
-  {"matches": [{"path": {"prefix": "/x"}, "headers": [{"name": "h", "present": true}]}],
+  {"matches": [{"path": {"prefix": "/x"}, "headers": [{"name": "h", "present": true}], "identity": "spiffe://d/p"}],
    "backends": [{"cluster": "c", "weight": 3}]},
   {"respond": {"status": 404, "body": "A\n"}}]}],
-"clusters": [{"name": "c", "endpoints": [{"address": "[::1]:80"}], "connect_timeout": "1s"}]}"#;
+"clusters": [{"name": "c", "endpoints": [{"address": "[::1]:80"}], "connect_timeout": "1s", "tls": {"server_name": "n"}}]}"#;
 
 const PIECES: &[&str] = &[
     "",
@@ -100,6 +107,13 @@ const PIECES: &[&str] = &[
     "? ",
     "name: ",
     "é",
+    "spiffe://",
+    "/*",
+    "1.2",
+    "strict",
+    "tls: ",
+    "identity: ",
+    "tls-passthrough",
 ];
 
 fn mutated(text: &'static str) -> impl Strategy<Value = String> {
@@ -135,23 +149,25 @@ fn read(text: &str, format: Format) {
         let _ = endpoints.pick(cluster, balance, &mut 0, 1 << 40, None);
     }
     for listener in table.listener_ids() {
+        let names = [None, Some("h"), Some("a.y"), Some(""), Some("..")];
+        let _ = names.map(|name| table.listener(listener).sni.cluster_for(name));
+        speaks_what_it_says(&loaded.config.listeners[listener.index()], table.listener(listener));
         for (host, path) in [("h", "/x/y"), ("a.x.y", "/"), ("", "*"), ("..", "/a//")] {
-            let query = Some("q=y&%");
-            let key = RequestKey {
-                listener,
-                host,
-                path,
-                query,
-                method: "GET",
-                fields: &[],
-                identity: None,
-            };
+            let (query, identity) = (Some("q=y&%"), Some("spiffe://d/p/x"));
+            let key =
+                RequestKey { listener, host, path, query, method: "GET", fields: &[], identity };
             if let Some(rule) = table.route(&key) {
                 let _ = table.route_name(table.rule(rule).route());
             }
-            let _ = explain(&table, Some(listener), "GET", path, &[], None).to_string();
+            let _ = explain(&table, Some(listener), "GET", path, &[], identity).to_string();
         }
     }
+}
+
+/// A listener that the file gives TLS has it in the table, and no other.
+fn speaks_what_it_says(said: &ListenerConfig, listener: &Listener) {
+    let tls = said.tls.is_some() || said.mtls != Mtls::Disabled;
+    assert_eq!((listener.speaks_tls(), listener.mtls), (tls, said.mtls));
 }
 
 proptest! {

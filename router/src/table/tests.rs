@@ -251,3 +251,4 @@ answer: 404, no rule matches
 }
 
 mod model;
+mod tls;

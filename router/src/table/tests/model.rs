@@ -12,7 +12,7 @@ use crate::config::{
 };
 
 /// How specific a host pattern is for `host`; `None` if it does not hold.
-fn host_rank(pattern: &str, host: &str) -> Option<(u8, usize)> {
+pub(super) fn host_rank(pattern: &str, host: &str) -> Option<(u8, usize)> {
     let host = host.split(':').next().unwrap().trim_end_matches('.').to_lowercase();
     let pattern = pattern.trim_end_matches('.').to_lowercase();
     if pattern == "*" {
@@ -78,6 +78,18 @@ fn query_holds(conditions: &[ConditionConfig], request: &Request) -> bool {
     })
 }
 
+/// Whether the client is `wanted`, segment by segment.
+fn identity_holds(wanted: &Option<String>, request: &Request) -> bool {
+    let Some(wanted) = wanted else { return true };
+    let Some(identity) = &request.identity else { return false };
+    let wanted: Vec<&str> = wanted.split('/').collect();
+    let found: Vec<&str> = identity.split('/').collect();
+    match wanted.split_last() {
+        Some((&"*", above)) => found.len() > above.len() && found.starts_with(above),
+        _ => found == wanted,
+    }
+}
+
 /// The rule that answers, by looking at every match of every rule.
 fn answer(config: &Config, request: &Request) -> Option<usize> {
     let mut best = None;
@@ -96,12 +108,14 @@ fn answer(config: &Config, request: &Request) -> Option<usize> {
                     continue;
                 };
                 let method = config.method.as_ref().is_none_or(|method| *method == request.method);
-                let conditions =
-                    headers_hold(&config.headers, request) && query_holds(&config.query, request);
+                let conditions = headers_hold(&config.headers, request)
+                    && query_holds(&config.query, request)
+                    && identity_holds(&config.identity, request);
                 if !(served && method && conditions) {
                     continue;
                 }
-                let counts = (config.headers.len(), config.query.len());
+                let proved = config.identity.is_some();
+                let counts = (config.headers.len(), config.query.len(), proved);
                 let rank = (host, path, config.method.is_some(), counts, Reverse(rule_number));
                 best = best.max(Some(rank));
             }
@@ -120,6 +134,7 @@ struct Request {
     query: Option<String>,
     method: String,
     fields: Vec<(String, String)>,
+    identity: Option<String>,
 }
 
 fn one_of(choices: &'static [&'static str]) -> impl Strategy<Value = String> {
@@ -129,6 +144,10 @@ fn one_of(choices: &'static [&'static str]) -> impl Strategy<Value = String> {
 const HOSTS: &[&str] = &["a", "a.b", "*.b", "*.a.b", "c.a.b", "*", "A.B", "b."];
 const PATHS: &[&str] = &["/", "/a", "/a/", "/a/b", "/a/b/c", "/b", "/a//b", "/ab", "/a/b/c/d"];
 const PREFIXES: &[&str] = &["/", "/a", "/a/", "/a/b", "/a/b/c", "/ab", "/b"];
+const WANTED: &[&str] =
+    &["spiffe://d/a", "spiffe://d/a/b", "spiffe://d/*", "spiffe://d/a/*", "spiffe://e/a"];
+const IDENTITIES: &[&str] =
+    &["spiffe://d/a", "spiffe://d/a/b", "spiffe://d/a/b/c", "spiffe://d/ab", "spiffe://e/a"];
 const REGEXES: &[&str] = &["/a.*", "/a|/b", "/[ab]+", "/a/b", ".*"];
 
 fn path() -> impl Strategy<Value = Option<PathConfig>> {
@@ -157,13 +176,14 @@ fn conditions(names: &'static [&'static str]) -> impl Strategy<Value = Vec<Condi
 
 fn match_() -> impl Strategy<Value = MatchConfig> {
     let method = prop::option::weighted(0.3, one_of(&["GET", "PUT"]));
-    (path(), method, conditions(&["x-a", "X-B"]), conditions(&["q", "a"])).prop_map(
-        |(path, method, headers, query)| MatchConfig {
+    let identity = prop::option::weighted(0.3, one_of(WANTED));
+    (path(), method, conditions(&["x-a", "X-B"]), conditions(&["q", "a"]), identity).prop_map(
+        |(path, method, headers, query, identity)| MatchConfig {
             path,
             method,
             headers,
             query,
-            identity: None,
+            identity,
         },
     )
 }
@@ -210,14 +230,16 @@ fn request() -> impl Strategy<Value = Request> {
         prop::option::of(query),
         one_of(&["GET", "PUT", "get"]),
         prop::collection::vec(field, 0..4),
+        prop::option::weighted(0.7, one_of(IDENTITIES)),
     )
-        .prop_map(|(listener, host, path, query, method, fields)| Request {
+        .prop_map(|(listener, host, path, query, method, fields, identity)| Request {
             listener,
             host,
             path,
             query,
             method,
             fields,
+            identity,
         })
 }
 
@@ -243,7 +265,7 @@ proptest! {
                 query: request.query.as_deref(),
                 method: &request.method,
                 fields: &fields,
-                identity: None,
+                identity: request.identity.as_deref(),
             };
             let found = table.route(&key).map(RuleId::index);
             prop_assert_eq!(found, answer(&config, request), "{:?} in {:?}", request, config);
@@ -267,14 +289,16 @@ proptest! {
             query,
             method: &request.method,
             fields: &fields,
-                identity: None,
+                identity: request.identity.as_deref(),
         };
         let url = match query {
             Some(query) => format!("{}?{query}", request.path),
             None => request.path.clone(),
         };
         let listener = Some(ListenerId(request.listener));
-        let explained = crate::explain(&table, listener, &request.method, &url, &fields, None);
+        let identity = request.identity.as_deref();
+        let explained =
+            crate::explain(&table, listener, &request.method, &url, &fields, identity);
         prop_assert_eq!(explained.rule, table.route(&key), "{}", explained);
     }
 }
