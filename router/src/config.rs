@@ -152,8 +152,8 @@ pub struct ListenerConfig {
     #[serde(skip_serializing_if = "is_default")]
     pub max_connections: Option<u32>,
     /// How old a connection may become: the first answer after that closes it. Only for `http1`, at
-    /// least 1 s. Default none. Lowering it makes clients connect, and where TLS is spoken prove who
-    /// they are, more often.
+    /// least 1 s. Default none. Lowering it makes clients connect more often, and where TLS is
+    /// spoken prove who they are.
     #[serde(serialize_with = "optional_milliseconds", skip_serializing_if = "is_default")]
     pub max_connection_age: Option<Duration>,
 }
@@ -269,7 +269,7 @@ pub struct MatchConfig {
     #[serde(skip_serializing_if = "is_default")]
     pub query: Vec<ConditionConfig>,
     /// The identity that the client has proved: `spiffe://trust-domain/path`, or with `/*` at its
-    /// end everything below. A request without one never matches. Default: everybody. 17 bytes +
+    /// end everything below. A request without one never matches. Default: everybody. 24 bytes +
     /// text for each different one.
     #[serde(skip_serializing_if = "is_default")]
     pub identity: Option<String>,

@@ -35,8 +35,8 @@ impl fmt::Display for Explanation {
 }
 
 /// Explains what `table` does with a request that comes in at `listener` (default: the first
-/// `http1` one) from a client that has proved to be `identity`. `url` is `http://host/path?query` or `/path?query`; a `Host` among `headers` goes
-/// before the host in it.
+/// `http1` one) from a client that has proved to be `identity`. `url` is `http://host/path?query`
+/// or `/path?query`; a `Host` among `headers` goes before the host in it.
 pub fn explain(
     table: &Table,
     listener: Option<ListenerId>,

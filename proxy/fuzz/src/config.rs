@@ -2,9 +2,11 @@
 //! the same as its own explanation.
 
 use ringway_router::config::{MatchConfig, PathConfig, ValueConfig};
+use ringway_router::limits::HOST_BYTES_MAX;
 use ringway_router::{
-    Action, Addresses, Config, EndpointTable, Field, Format, HeaderEdits, ListenerId, Normalised,
-    Protocol, RequestKey, Rule, Severity, Table, TableHash, Target, explain, load, normalise_path,
+    Action, Addresses, ClusterTls, Config, EndpointTable, Field, Format, HeaderEdits, ListenerId,
+    Mtls, Normalised, Protocol, RequestKey, Rule, Severity, Table, TableHash, Target, explain,
+    load, normalise_path,
 };
 
 use super::wire::{is_clean, is_token};
@@ -55,8 +57,40 @@ fn read(text: &str, format: Format) -> Option<TableHash> {
         let balance = table.cluster(cluster).balance;
         let _ = endpoints.pick(cluster, balance, &mut 0, 1 << 40, None);
     }
+    check_tls(&table, &loaded.config);
     ask(&table, &loaded.config);
     Some(*table.hash())
+}
+
+/// TLS is spoken exactly where the file says so, and every server name has its cluster.
+fn check_tls(table: &Table, config: &Config) {
+    for (said, listener) in config.listeners.iter().zip(table.listeners()) {
+        let tls = said.tls.is_some() || said.mtls != Mtls::Disabled;
+        assert_eq!((listener.speaks_tls(), listener.mtls), (tls, said.mtls));
+        for (route, host) in said.sni.iter().flat_map(|r| r.hosts.iter().map(move |h| (r, h))) {
+            let name = host.replace('*', "x.y");
+            if name.len() > HOST_BYTES_MAX {
+                continue;
+            }
+            let found = listener.sni.cluster_for(Some(&name));
+            let cluster = found.map(|id| &*table.cluster(id).name);
+            // Another, more specific name may hold for what is made of a suffix.
+            assert!(cluster == Some(&*route.cluster) || cluster.is_some() && host.contains('*'));
+        }
+    }
+    for (said, cluster) in config.clusters.iter().zip(table.clusters()) {
+        match &cluster.tls {
+            None => assert!(said.tls.is_none() && said.identity.is_empty()),
+            Some(ClusterTls::Mesh { expected, .. }) => {
+                assert!(!expected.is_empty() && expected.len() == said.identity.len());
+            }
+            Some(ClusterTls::Outside { server_name, .. }) => {
+                assert!(said.tls.is_some() && said.identity.is_empty());
+                let named = cluster.endpoints.iter().all(|endpoint| endpoint.literal.is_none());
+                assert!(server_name.is_some() || named, "nothing to check a certificate for");
+            }
+        }
+    }
 }
 
 /// Asks for every host and match that the configuration names, and for things that it does not.
@@ -95,13 +129,15 @@ fn ask_one(table: &Table, listener: ListenerId, host: &str, condition: &MatchCon
     }));
     let pairs = condition.query.iter().map(|test| format!("{}={}", test.name, value(&test.value)));
     let query = pairs.collect::<Vec<_>>().join("&");
+    let identity = condition.identity.as_ref().map(|wanted| wanted.replace('*', "x"));
+    let identity = identity.as_deref();
     for path in &paths {
         // No path of a request has them; a regular expression may.
         if path.contains("://") || query.contains(['#', '?']) {
             continue;
         }
-        let explained =
-            explain(table, Some(listener), method, &format!("{path}?{query}"), &fields, None);
+        let target = format!("{path}?{query}");
+        let explained = explain(table, Some(listener), method, &target, &fields, identity);
         assert!(!explained.to_string().is_empty());
         let mut normal = Vec::new();
         let path = match normalise_path(path.as_bytes(), &mut normal) {
@@ -110,8 +146,7 @@ fn ask_one(table: &Table, listener: ListenerId, host: &str, condition: &MatchCon
             Err(_) => continue,
         };
         let query = Some(&*query);
-        let key =
-            RequestKey { listener, host, path, query, method, fields: &fields, identity: None };
+        let key = RequestKey { listener, host, path, query, method, fields: &fields, identity };
         let rule = table.route(&key);
         assert_eq!(rule, explained.rule, "the explanation is of another rule");
         if let Some(rule) = rule {

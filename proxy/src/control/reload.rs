@@ -100,12 +100,12 @@ pub fn compile(path: &Path, bytes: &[u8]) -> Result<(Table, Loaded), Rejection> 
 /// plaintext, an age that is not looked at would be none.
 fn unsupported(table: &Table) -> Vec<Problem> {
     let mut lacking = Vec::new();
-    let mut refuse = |list: &str, nth: usize, field: &str| {
+    let mut refuse = |list: &str, nth: usize, field: &str, what: &str| {
         lacking.push(Problem {
             line: 0,
             column: 0,
             path: format!("{list}[{nth}].{field}"),
-            message: "is not supported by this version".to_owned(),
+            message: format!("`{what}` is not supported by this version"),
             hint: None,
             severity: Severity::Error,
         });
@@ -113,19 +113,19 @@ fn unsupported(table: &Table) -> Vec<Problem> {
     for (nth, listener) in table.listeners().iter().enumerate() {
         if listener.speaks_tls() {
             let field = if listener.mtls == Mtls::Disabled { "tls" } else { "mtls" };
-            refuse("listeners", nth, field);
+            refuse("listeners", nth, field, field);
         }
         if listener.protocol == Protocol::TlsPassthrough {
-            refuse("listeners", nth, "protocol");
+            refuse("listeners", nth, "protocol", listener.protocol.as_str());
         }
         if listener.max_connection_age.is_some() {
-            refuse("listeners", nth, "max_connection_age");
+            refuse("listeners", nth, "max_connection_age", "max_connection_age");
         }
     }
     for (nth, cluster) in table.clusters().iter().enumerate() {
         match cluster.tls {
-            Some(ClusterTls::Mesh { .. }) => refuse("clusters", nth, "identity"),
-            Some(ClusterTls::Outside { .. }) => refuse("clusters", nth, "tls"),
+            Some(ClusterTls::Mesh { .. }) => refuse("clusters", nth, "identity", "identity"),
+            Some(ClusterTls::Outside { .. }) => refuse("clusters", nth, "tls", "tls"),
             None => {}
         }
     }

@@ -77,6 +77,41 @@ fn explain_names_the_rule_and_the_reason() {
 }
 
 #[test]
+fn explain_takes_the_identity_of_the_client() {
+    let (_folder, path) = file(
+        "listeners: [{name: web, address: '127.0.0.1:0'}]\n\
+         routes:\n- name: a\n  rules:\n  - matches: [{identity: 'spiffe://d/ns/*'}]\n\
+         \x20   respond: {status: 200}\n",
+    );
+    let explain = |more: &[&str]| ringway(&[&["explain", &path, "GET", "/"], more].concat());
+    let output = explain(&["--identity", "spiffe://d/ns/web"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("from spiffe://d/ns/web"), "{}", text(&output.stdout));
+    let output = explain(&[]);
+    assert_eq!(output.status.code(), Some(1), "nobody has proved anything");
+    assert!(text(&output.stdout).contains("not proved to be spiffe://d/ns/*"));
+}
+
+/// A version that does not speak it must not run it in plaintext.
+#[test]
+fn tls_is_refused_by_name_until_it_is_spoken() {
+    let (_folder, path) = file(
+        "identity: {certificate: a, key: b, trust_bundle: c}\n\
+         listeners: [{name: web, address: '127.0.0.1:0', mtls: strict}]\n\
+         routes: [{name: a, rules: [{respond: {}}]}]\n\
+         clusters: [{name: c, identity: 'spiffe://d/p'}]\n",
+    );
+    for command in [&["check", &path][..], &["run", "--config", &path]] {
+        let output = ringway(command);
+        assert_eq!(output.status.code(), Some(78), "{command:?}");
+        let said = text(&output.stderr);
+        for field in ["listeners[0].mtls: `mtls`", "clusters[0].identity: `identity`"] {
+            assert!(said.contains(&format!("{field} is not supported by this version")), "{said}");
+        }
+    }
+}
+
+#[test]
 fn a_wrong_command_line_is_a_usage_error() {
     for arguments in [&["dance"][..], &["run"], &["run", "--config", "x", "--workers", "0"]] {
         assert_eq!(ringway(arguments).status.code(), Some(64), "{arguments:?}");

@@ -526,31 +526,51 @@ clusters:
     // but for units.
     let mut names = std::collections::BTreeSet::new();
     collect(&canonical, &mut names);
-    let schemas = [
-        &super::schema::CONFIG,
-        &super::schema::IDENTITY,
-        &super::schema::LISTENER_TLS,
-        &super::schema::PAIR,
-        &super::schema::SNI,
-        &super::schema::CLUSTER_TLS,
-        &super::schema::DRAIN,
-        &super::schema::LISTENER,
-        &super::schema::ROUTE,
-        &super::schema::RULE,
-        &super::schema::MATCH,
-        &super::schema::BACKEND,
-        &super::schema::REWRITE,
-        &super::schema::REDIRECT,
-        &super::schema::RESPOND,
-        &super::schema::EDITS,
-        &super::schema::CLUSTER,
-        &super::schema::POOL,
-        &super::schema::ENDPOINT,
-        &super::schema::REPLACE,
-    ];
-    for schema in schemas {
+    for schema in SCHEMAS {
         for field in schema.fields {
             assert!(names.contains(*field), "{} has {field}", schema.what);
+        }
+    }
+}
+
+const SCHEMAS: &[&super::schema::Schema] = &[
+    &super::schema::CONFIG,
+    &super::schema::IDENTITY,
+    &super::schema::LISTENER_TLS,
+    &super::schema::PAIR,
+    &super::schema::SNI,
+    &super::schema::CLUSTER_TLS,
+    &super::schema::DRAIN,
+    &super::schema::LISTENER,
+    &super::schema::ROUTE,
+    &super::schema::RULE,
+    &super::schema::MATCH,
+    &super::schema::BACKEND,
+    &super::schema::REWRITE,
+    &super::schema::REDIRECT,
+    &super::schema::RESPOND,
+    &super::schema::EDITS,
+    &super::schema::CLUSTER,
+    &super::schema::POOL,
+    &super::schema::ENDPOINT,
+    &super::schema::REPLACE,
+];
+
+/// By their names alone: a name that two objects have may be shown in either.
+#[test]
+fn reference_shows_every_field_of_the_model() {
+    let text = include_str!("../../../deploy/examples/reference.yaml");
+    let loaded = load(text, Format::Yaml).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(loaded.warnings, []);
+    let shown: std::collections::HashSet<&str> = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .flat_map(|line| line.split(['{', ',', ' ']))
+        .filter_map(|word| word.strip_suffix(':'))
+        .collect();
+    for schema in SCHEMAS {
+        for field in schema.fields {
+            assert!(shown.contains(field), "{} has {field}", schema.what);
         }
     }
 }
