@@ -1,0 +1,565 @@
+//! One TLS connection: records in, plaintext out, and the other way round.
+//!
+//! ```text
+//!             handshake()                          open(), seal()            close()
+//! Handshaking ───────────▶ Established ──────────────────────────▶ Established ───▶ closed
+//!      │ Err                                            │ Err
+//!      ▼                                                ▼
+//!    failed: what is left to send is the alert (in `out`, or by take_alert())
+//! ```
+//!
+//! The wrapper is over rustls's unbuffered interface: the caller's buffers hold the records, which
+//! are decrypted in place. rustls makes one `Vec` for the plaintext of each record and one for each
+//! record that it seals; nothing is allocated beside that.
+//!
+//! # Invariants
+//! - rustls is shown one record more at a time, so that a handshake ends exactly behind its last
+//!   record and no plaintext comes up before [`Session::open`].
+//! - Time, and what verifiers find, pass through [`crate::call`], on entering and leaving each call.
+//!
+//! # Not here
+//! Deadlines and buffers (`proxy`). 0-RTT, which is never offered nor accepted.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::{ClientConfig, CommonState, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::call;
+use crate::fault::{Fault, of_rustls};
+use crate::limits::{
+    CONTROL_BYTES_MAX, QUEUED_BYTES_MAX, RECORD_HEADER_BYTES, RECORD_OVERHEAD_MAX,
+    RECORD_PLAIN_MAX, SILENT_RECORDS_MAX,
+};
+use crate::provider::{group_name, sha256, suite_name};
+use crate::spiffe::SpiffeId;
+use crate::verify::verified_before;
+
+/// One TLS connection, as server or as client.
+#[derive(Debug)]
+pub struct Session {
+    connection: Connection,
+    /// What is to be sent in front of the next record: answers to KeyUpdate, alerts.
+    queued: Vec<u8>,
+    /// The verified peer; set with the end of the handshake if `mesh`.
+    peer: Option<SpiffeId>,
+    /// Last second of the peer's chain, `u64::MAX` without one.
+    peer_until: u64,
+    /// Time of the last call of [`Session::handshake`]; tickets that come later count from it, which
+    /// makes them older than they are, never younger.
+    shaken: UnixTime,
+    /// The peer has to be a member of the mesh.
+    mesh: bool,
+    /// The name that the client asked for, as rustls validated it (server side only).
+    server_name: Option<Box<str>>,
+    established: bool,
+    /// Records in a row without plaintext; at most [`SILENT_RECORDS_MAX`].
+    silent: u8,
+}
+
+enum Connection {
+    Server(Box<UnbufferedServerConnection>),
+    Client(Box<UnbufferedClientConnection>),
+}
+
+/// What the caller of [`Session::handshake`] does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Send what was written, if anything; call again with more input.
+    NeedInput,
+    /// Send what was written; input behind what was consumed is for [`Session::open`].
+    Established,
+}
+
+/// What a call of [`Session::handshake`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Advance {
+    /// Bytes at the front of the input that are done with.
+    pub consumed: usize,
+    /// What to do next.
+    pub step: Step,
+}
+
+/// What a call of [`Session::open`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// Bytes at the front of the input that are done with.
+    pub consumed: usize,
+    /// The peer has said close_notify: no data will follow.
+    pub closed: bool,
+}
+
+/// Application protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Alpn {
+    /// `http/1.1`.
+    Http1,
+    /// `h2`.
+    H2,
+}
+
+/// What the two sides agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Negotiated<'a> {
+    /// `TLSv1.3` or `TLSv1.2`.
+    pub version: &'static str,
+    /// Name of the cipher suite as IANA writes it.
+    pub cipher: &'static str,
+    /// Name of the group of the key exchange; `none` for a resumed TLS 1.2 session.
+    pub group: &'static str,
+    /// Application protocol; `None` if there was no negotiation or for one that is unknown.
+    pub alpn: Option<Alpn>,
+    /// An earlier session goes on: no certificates were exchanged.
+    pub resumed: bool,
+    /// The name that the client asked for (server side only).
+    pub server_name: Option<&'a str>,
+}
+
+/// What one step of rustls asks for, without its borrows.
+enum Next {
+    /// Go on.
+    Again,
+    /// No whole record is left.
+    Starved,
+    /// close_notify came.
+    PeerClosed,
+}
+
+/// What goes to the application, record by record.
+type Plain<'p> = &'p mut dyn FnMut(&[u8]);
+
+impl Session {
+    pub(crate) fn server(config: &Arc<ServerConfig>, mesh: bool) -> Result<Session, Fault> {
+        let connection = UnbufferedServerConnection::new(Arc::clone(config))
+            .map_err(|error| of_rustls(&error, None))?;
+        Ok(Session::over(Connection::Server(Box::new(connection)), mesh))
+    }
+
+    pub(crate) fn client(
+        config: &Arc<ClientConfig>,
+        name: ServerName<'static>,
+        mesh: bool,
+        now: UnixTime,
+    ) -> Result<Session, Fault> {
+        call::enter(now, u64::MAX);
+        let made = UnbufferedClientConnection::new(Arc::clone(config), name);
+        let (found, peer_until) = call::leave();
+        let connection = made.map_err(|error| of_rustls(&error, found.fault))?;
+        let session = Session::over(Connection::Client(Box::new(connection)), mesh);
+        Ok(Session { peer_until, ..session })
+    }
+
+    fn over(connection: Connection, mesh: bool) -> Session {
+        Session {
+            connection,
+            queued: Vec::new(),
+            peer: None,
+            peer_until: u64::MAX,
+            shaken: UnixTime::since_unix_epoch(Duration::ZERO),
+            mesh,
+            server_name: None,
+            established: false,
+            silent: 0,
+        }
+    }
+
+    /// Takes part in the handshake.
+    ///
+    /// `input` is all that came and was not consumed, from its start; what is to be sent is appended
+    /// to `out`. A client calls first with no input. The input may be changed in place.
+    ///
+    /// # Errors
+    /// Why the handshake failed; `out` then ends with the alert to be sent, if any.
+    pub fn handshake(
+        &mut self,
+        input: &mut [u8],
+        out: &mut Vec<u8>,
+        now: UnixTime,
+    ) -> Result<Advance, Fault> {
+        call::enter(now, self.peer_until);
+        self.shaken = now;
+        let stepped = self.exchange(input);
+        let (found, peer_until) = call::leave();
+        self.peer_until = peer_until;
+        if found.peer.is_some() {
+            self.peer = found.peer;
+        }
+        if found.server_name.is_some() {
+            self.server_name = found.server_name;
+        }
+        let result = match stepped {
+            Ok(advance) if advance.step == Step::Established => self.admit(now).map(|()| advance),
+            Ok(advance) => Ok(advance),
+            Err(Failure::Rustls(error)) => Err(of_rustls(&error, found.fault)),
+            Err(Failure::Ours(fault)) => Err(fault),
+        };
+        if result.is_err() {
+            self.collect_alert();
+        }
+        out.append(&mut self.queued);
+        result
+    }
+
+    /// Shows rustls one record more at a time until the handshake is over.
+    fn exchange(&mut self, input: &mut [u8]) -> Result<Advance, Failure> {
+        let mut consumed = 0;
+        let mut shown = 0;
+        loop {
+            let (discarded, next) = self.connection.step(
+                &mut input[consumed..consumed + shown],
+                &mut self.queued,
+                &mut |_| {},
+            )?;
+            consumed += discarded;
+            shown -= discarded;
+            match next {
+                Next::Again => {}
+                Next::PeerClosed => return Err(Failure::Ours(Fault::Truncated)),
+                Next::Starved => {
+                    if !self.connection.common().is_handshaking() {
+                        self.established = true;
+                        return Ok(Advance { consumed, step: Step::Established });
+                    }
+                    let more = record_end(&input[consumed..], shown);
+                    if more == shown {
+                        return Ok(Advance { consumed, step: Step::NeedInput });
+                    }
+                    shown = more;
+                }
+            }
+        }
+    }
+
+    /// What has to hold at the end of a handshake, resumed or not.
+    fn admit(&mut self, now: UnixTime) -> Result<(), Fault> {
+        let since_s = now.as_secs().saturating_sub(self.peer_until);
+        if since_s > 0 {
+            return Err(Fault::PeerCertificateExpired { since_s });
+        }
+        if self.mesh && self.peer.is_none() {
+            let leaf = self.peer_chain().first().ok_or(Fault::PeerNoCertificate)?;
+            self.peer = Some(verified_before(leaf)?);
+        }
+        Ok(())
+    }
+
+    /// Decrypts the whole records at the front of `input` in place and hands the plaintext of each to
+    /// `plain`, together fewer bytes than `input`.
+    ///
+    /// Messages of the protocol are handled inside; what they make us send goes out in front of the
+    /// next [`Session::seal`]. After close_notify all input counts as consumed.
+    ///
+    /// # Errors
+    /// Why the connection cannot go on; [`Session::take_alert`] has what is to be sent.
+    pub fn open(
+        &mut self,
+        input: &mut [u8],
+        mut plain: impl FnMut(&[u8]),
+    ) -> Result<Opened, Fault> {
+        call::enter(self.shaken, self.peer_until);
+        let opened = self.decrypt(input, &mut plain);
+        let (found, _) = call::leave();
+        opened.map_err(|failure| {
+            self.collect_alert();
+            match failure {
+                Failure::Rustls(error) => of_rustls(&error, found.fault),
+                Failure::Ours(fault) => fault,
+            }
+        })
+    }
+
+    fn decrypt(&mut self, input: &mut [u8], plain: Plain<'_>) -> Result<Opened, Failure> {
+        if !self.established {
+            return Err(Failure::Ours(Fault::Internal("opened before the handshake".into())));
+        }
+        let (mut consumed, mut shown) = (0, 0);
+        loop {
+            let mut spoke = false;
+            let (discarded, next) = self.connection.step(
+                &mut input[consumed..consumed + shown],
+                &mut self.queued,
+                &mut |bytes| {
+                    spoke = true;
+                    plain(bytes);
+                },
+            )?;
+            consumed += discarded;
+            shown -= discarded;
+            if spoke {
+                self.silent = 0;
+            }
+            if self.queued.len() > QUEUED_BYTES_MAX {
+                return Err(Failure::Ours(Fault::PeerMisbehaved("too many requests".into())));
+            }
+            match next {
+                Next::Again => {}
+                Next::PeerClosed => return Ok(Opened { consumed: input.len(), closed: true }),
+                Next::Starved => {
+                    let more = record_end(&input[consumed..], shown);
+                    if more == shown {
+                        return Ok(Opened { consumed, closed: false });
+                    }
+                    shown = more;
+                    self.silent += 1;
+                    if self.silent > SILENT_RECORDS_MAX {
+                        return Err(Failure::Ours(Fault::EmptyRecords));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Encrypts as much of `plain` as fits into `out`, in records as long as possible: how many bytes
+    /// were taken and how many written. What was queued goes first.
+    ///
+    /// # Errors
+    /// [`Fault::Exhausted`] when the keys may not be used any more, [`Fault::Internal`] before the
+    /// handshake is over or after [`Session::close`].
+    pub fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<(usize, usize), Fault> {
+        let mut written = self.flush(out);
+        if !self.queued.is_empty() || plain.is_empty() {
+            return Ok((0, written));
+        }
+        let taken = fitting(plain.len(), out.len() - written);
+        if taken > 0 {
+            written += self.connection.encrypt(&plain[..taken], &mut out[written..])?;
+        }
+        Ok((taken, written))
+    }
+
+    /// Bytes that [`Session::seal`] needs beside `plain_len` to take all of it.
+    #[must_use]
+    pub const fn seal_overhead(plain_len: usize) -> usize {
+        plain_len.div_ceil(RECORD_PLAIN_MAX) * RECORD_OVERHEAD_MAX + CONTROL_BYTES_MAX
+    }
+
+    /// Writes close_notify, unless that was done, and what is queued; how many bytes. `out` should
+    /// have [`CONTROL_BYTES_MAX`] bytes; what does not fit comes with the next call.
+    pub fn close(&mut self, out: &mut [u8]) -> usize {
+        self.connection.close_notify(&mut self.queued);
+        self.flush(out)
+    }
+
+    /// Writes the alert that a fault left behind; how many bytes.
+    pub fn take_alert(&mut self, out: &mut [u8]) -> usize {
+        self.flush(out)
+    }
+
+    /// Moves what is queued to `out`, as far as it fits.
+    fn flush(&mut self, out: &mut [u8]) -> usize {
+        let count = self.queued.len().min(out.len());
+        if count > 0 {
+            out[..count].copy_from_slice(&self.queued[..count]);
+            self.queued.drain(..count);
+        }
+        if self.queued.is_empty() {
+            self.queued = Vec::new();
+        }
+        count
+    }
+
+    /// After an error, takes over what rustls still wants to send.
+    fn collect_alert(&mut self) {
+        while let Ok((_, Next::Again)) =
+            self.connection.step(&mut [], &mut self.queued, &mut |_| {})
+        {}
+    }
+
+    /// What was agreed on; meaningful once the handshake is over.
+    #[must_use]
+    pub fn negotiated(&self) -> Negotiated<'_> {
+        let common = self.connection.common();
+        let alpn = match common.alpn_protocol() {
+            Some(b"h2") => Some(Alpn::H2),
+            Some(b"http/1.1") => Some(Alpn::Http1),
+            Some(_) | None => None,
+        };
+        Negotiated {
+            version: match common.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                Some(_) | None => "none",
+            },
+            cipher: common.negotiated_cipher_suite().map_or("none", suite_name),
+            group: common.negotiated_key_exchange_group().map_or("none", group_name),
+            alpn,
+            resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
+            server_name: self.server_name.as_deref(),
+        }
+    }
+
+    /// The verified identity of the peer; always there once a session with mesh trust is established.
+    #[must_use]
+    pub fn peer(&self) -> Option<&SpiffeId> {
+        self.peer.as_ref().filter(|_| self.established)
+    }
+
+    /// The peer's certificates, leaf first; empty if it has none.
+    #[must_use]
+    pub fn peer_chain(&self) -> &[CertificateDer<'static>] {
+        self.connection.common().peer_certificates().unwrap_or_default()
+    }
+
+    /// SHA-256 of the peer's leaf; computed anew at each call.
+    #[must_use]
+    pub fn peer_fingerprint(&self) -> Option<[u8; 32]> {
+        self.peer_chain().first().map(|leaf| sha256(leaf))
+    }
+}
+
+/// Why a step failed.
+enum Failure {
+    Rustls(rustls::Error),
+    Ours(Fault),
+}
+
+/// The end of the first record in `input` that ends behind `shown`, or all of `input` if that record
+/// is not whole, so that rustls sees a bad header at once.
+fn record_end(input: &[u8], shown: usize) -> usize {
+    match input.get(shown..shown + RECORD_HEADER_BYTES) {
+        Some(header) => {
+            let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+            (shown + RECORD_HEADER_BYTES + length).min(input.len())
+        }
+        None => input.len(),
+    }
+}
+
+/// How much of `plain` bytes can be sealed into `room` bytes.
+fn fitting(plain: usize, room: usize) -> usize {
+    if plain + Session::seal_overhead(plain) <= room {
+        return plain;
+    }
+    let room = room.saturating_sub(CONTROL_BYTES_MAX);
+    let record = RECORD_PLAIN_MAX + RECORD_OVERHEAD_MAX;
+    let rest = (room % record).saturating_sub(RECORD_OVERHEAD_MAX);
+    (room / record * RECORD_PLAIN_MAX + rest).min(plain)
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Connection::Server(_) => "Server",
+            Connection::Client(_) => "Client",
+        })
+    }
+}
+
+impl Connection {
+    fn common(&self) -> &CommonState {
+        match self {
+            Connection::Server(connection) => connection.deref().deref(),
+            Connection::Client(connection) => connection.deref().deref(),
+        }
+    }
+
+    /// One step of rustls over `shown`: what it wants to send is appended to `queued`, plaintext goes
+    /// to `plain`. Returns how many bytes of `shown` are done with.
+    fn step(
+        &mut self,
+        shown: &mut [u8],
+        queued: &mut Vec<u8>,
+        plain: Plain<'_>,
+    ) -> Result<(usize, Next), Failure> {
+        match self {
+            Connection::Server(connection) => {
+                take_step(connection.deref_mut().process_tls_records(shown), queued, plain)
+            }
+            Connection::Client(connection) => {
+                take_step(connection.deref_mut().process_tls_records(shown), queued, plain)
+            }
+        }
+    }
+
+    fn encrypt(&mut self, plain: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
+        match self {
+            Connection::Server(connection) => {
+                encrypt_with(connection.process_tls_records(&mut []), plain, out)
+            }
+            Connection::Client(connection) => {
+                encrypt_with(connection.process_tls_records(&mut []), plain, out)
+            }
+        }
+    }
+
+    fn close_notify(&mut self, queued: &mut Vec<u8>) {
+        let mut record = [0; 2 * CONTROL_BYTES_MAX];
+        let written = match self {
+            Connection::Server(connection) => {
+                close_with(connection.process_tls_records(&mut []), &mut record)
+            }
+            Connection::Client(connection) => {
+                close_with(connection.process_tls_records(&mut []), &mut record)
+            }
+        };
+        queued.extend_from_slice(&record[..written]);
+    }
+}
+
+fn take_step<Data>(
+    status: UnbufferedStatus<'_, '_, Data>,
+    queued: &mut Vec<u8>,
+    plain: Plain<'_>,
+) -> Result<(usize, Next), Failure> {
+    let UnbufferedStatus { discard, state } = status;
+    let next = match state.map_err(Failure::Rustls)? {
+        ConnectionState::EncodeTlsData(mut encoder) => {
+            let start = queued.len();
+            if let Err(EncodeError::InsufficientSize(needed)) = encoder.encode(&mut []) {
+                queued.resize(start + needed.required_size, 0);
+                encoder
+                    .encode(&mut queued[start..])
+                    .map_err(|error| Failure::Ours(Fault::Internal(error.to_string())))?;
+            }
+            Next::Again
+        }
+        ConnectionState::TransmitTlsData(transmit) => {
+            transmit.done();
+            Next::Again
+        }
+        ConnectionState::ReadTraffic(mut traffic) => {
+            while let Some(record) = traffic.next_record() {
+                plain(record.map_err(Failure::Rustls)?.payload);
+            }
+            Next::Again
+        }
+        ConnectionState::PeerClosed | ConnectionState::Closed => Next::PeerClosed,
+        ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => Next::Starved,
+        state => return Err(Failure::Ours(Fault::Internal(format!("state {state:?}")))),
+    };
+    Ok((discard, next))
+}
+
+fn encrypt_with<Data>(
+    status: UnbufferedStatus<'_, '_, Data>,
+    plain: &[u8],
+    out: &mut [u8],
+) -> Result<usize, Fault> {
+    match status.state.map_err(|error| of_rustls(&error, None))? {
+        ConnectionState::WriteTraffic(mut traffic) => {
+            traffic.encrypt(plain, out).map_err(|error| match error {
+                EncryptError::EncryptExhausted => Fault::Exhausted,
+                EncryptError::InsufficientSize(_) => Fault::Internal(error.to_string()),
+            })
+        }
+        state => Err(Fault::Internal(format!("sealed in state {state:?}"))),
+    }
+}
+
+fn close_with<Data>(status: UnbufferedStatus<'_, '_, Data>, out: &mut [u8]) -> usize {
+    match status.state {
+        Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+            traffic.queue_close_notify(out).unwrap_or_default()
+        }
+        Ok(_) | Err(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;
