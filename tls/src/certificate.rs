@@ -173,6 +173,16 @@ pub(crate) fn validity(der: &CertificateDer<'_>) -> Option<(i64, i64)> {
     Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
+/// Last second of an issuer's validity, and whether its keyUsage, if any, lets it sign certificates.
+pub(crate) fn issuer_facts(der: &CertificateDer<'_>) -> Option<(i64, bool)> {
+    let certificate = parse(der)?;
+    let may_sign = match certificate.key_usage().ok()? {
+        Some(usage) => usage.value.key_cert_sign(),
+        None => true,
+    };
+    Some((certificate.validity().not_after.timestamp(), may_sign))
+}
+
 /// Serial number of a certificate in hexadecimal digits; empty if it cannot be read.
 pub(crate) fn serial(der: &CertificateDer<'_>) -> String {
     parse(der).map(|certificate| hex(certificate.raw_serial())).unwrap_or_default()

@@ -43,6 +43,9 @@ pub const SILENT_RECORDS_MAX: u8 = 32;
 pub const QUEUED_BYTES_MAX: usize = 4096;
 /// What a record that precedes data takes: a KeyUpdate or an alert.
 pub const CONTROL_BYTES_MAX: usize = 64;
+/// Bytes of a message of the protocol that goes over several records, after the handshake: a ticket
+/// of RFC 8446 section 4.6.1 has at most 64 KiB and its extensions.
+pub const HELD_BYTES_MAX: usize = 80 << 10;
 /// Tickets that a client keeps for one endpoint.
 pub const TICKETS_MAX: usize = 8;
 

@@ -2,7 +2,8 @@
 //!
 //! A [`KeyPair`] whose key does not match its certificate does not exist; whether it may be used now
 //! and with which bundle is asked with the time at hand. A file that was cut while it was written
-//! gives an error, never a shorter list.
+//! gives an error, unless it was cut between two certificates: that a chain is short is seen by
+//! [`Bundle::check`].
 //!
 //! # Not here
 //! Files themselves and when to read them again (`proxy`).
@@ -289,7 +290,7 @@ fn certificates(
     what: &'static str,
     max: usize,
 ) -> Result<Vec<CertificateDer<'static>>, MaterialFault> {
-    check_pem(pem)?;
+    check_pem(pem, PEM_BYTES_MAX)?;
     let mut found = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         found.push(certificate.map_err(|error| MaterialFault::Pem(error.to_string()))?);
@@ -301,7 +302,7 @@ fn certificates(
 }
 
 fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, MaterialFault> {
-    check_pem(pem)?;
+    check_pem(pem, PEM_BYTES_MAX)?;
     if pem.windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED) {
         return Err(MaterialFault::EncryptedKey);
     }
@@ -320,9 +321,9 @@ fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, MaterialFault> {
 const ENCRYPTED: &[u8] = b"ENCRYPTED";
 
 /// What the PEM reader lets pass: a file that is too long or ends within the line of a label.
-fn check_pem(pem: &[u8]) -> Result<(), MaterialFault> {
-    if pem.len() > PEM_BYTES_MAX {
-        return Err(MaterialFault::TooMuch { what: "bytes of PEM", max: PEM_BYTES_MAX });
+fn check_pem(pem: &[u8], max: usize) -> Result<(), MaterialFault> {
+    if pem.len() > max {
+        return Err(MaterialFault::TooMuch { what: "bytes of PEM", max });
     }
     let last = pem.trim_ascii_end().rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
     let is_end = last.starts_with(b"-----END ") && last.ends_with(b"-----");
@@ -334,6 +335,7 @@ fn check_pem(pem: &[u8]) -> Result<(), MaterialFault> {
 
 impl MaterialFault {
     /// A path fault in the words for files; `leaf` is the certificate in question.
+    #[allow(clippy::needless_pass_by_value)] // It is what `map_err` gives.
     fn of_path(fault: PathFault, leaf: &CertificateInfo) -> MaterialFault {
         match fault {
             PathFault::Expired { since_s } => {

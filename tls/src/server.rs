@@ -197,10 +197,10 @@ impl Certificates {
     fn candidates(&self, name: Option<&str>) -> Vec<&Arc<CertifiedKey>> {
         let Some(name) = name.map(str::to_ascii_lowercase) else { return vec![&self.all[0]] };
         let mut found = self.having(&name);
-        if found.is_empty() {
-            if let Some((_, parent)) = name.split_once('.') {
-                found = self.having(&format!("*.{parent}"));
-            }
+        if found.is_empty()
+            && let Some((_, parent)) = name.split_once('.')
+        {
+            found = self.having(&format!("*.{parent}"));
         }
         if found.is_empty() {
             return vec![&self.all[0]];

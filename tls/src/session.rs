@@ -15,6 +15,9 @@
 //! # Invariants
 //! - rustls is shown one record more at a time, so that a handshake ends exactly behind its last
 //!   record and no plaintext comes up before [`Session::open`].
+//! - rustls remembers places in what it was shown and has not discarded (a handshake message in
+//!   several records). Whatever it is called for, it is shown the same bytes again: in a handshake
+//!   they stay with the caller (`seen`), later in the session (`held`).
 //! - Time, and what verifiers find, pass through [`crate::call`], on entering and leaving each call.
 //!
 //! # Not here
@@ -34,7 +37,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use crate::call;
 use crate::fault::{Fault, of_rustls};
 use crate::limits::{
-    CONTROL_BYTES_MAX, QUEUED_BYTES_MAX, RECORD_HEADER_BYTES, RECORD_OVERHEAD_MAX,
+    CONTROL_BYTES_MAX, HELD_BYTES_MAX, QUEUED_BYTES_MAX, RECORD_HEADER_BYTES, RECORD_OVERHEAD_MAX,
     RECORD_PLAIN_MAX, SILENT_RECORDS_MAX,
 };
 use crate::provider::{group_name, sha256, suite_name};
@@ -59,6 +62,11 @@ pub struct Session {
     /// The name that the client asked for, as rustls validated it (server side only).
     server_name: Option<Box<str>>,
     established: bool,
+    /// Bytes at the front of the input that rustls was shown in the last call of
+    /// [`Session::handshake`] and has not discarded.
+    seen: usize,
+    /// The same after the handshake: whole records; at most [`HELD_BYTES_MAX`].
+    held: Vec<u8>,
     /// Records in a row without plaintext; at most [`SILENT_RECORDS_MAX`].
     silent: u8,
 }
@@ -165,6 +173,8 @@ impl Session {
             mesh,
             server_name: None,
             established: false,
+            seen: 0,
+            held: Vec::new(),
             silent: 0,
         }
     }
@@ -199,9 +209,6 @@ impl Session {
             Err(Failure::Rustls(error)) => Err(of_rustls(&error, found.fault)),
             Err(Failure::Ours(fault)) => Err(fault),
         };
-        if result.is_err() {
-            self.collect_alert();
-        }
         out.append(&mut self.queued);
         result
     }
@@ -209,15 +216,20 @@ impl Session {
     /// Shows rustls one record more at a time until the handshake is over.
     fn exchange(&mut self, input: &mut [u8]) -> Result<Advance, Failure> {
         let mut consumed = 0;
-        let mut shown = 0;
+        let mut shown = self.seen.min(input.len());
+        self.seen = 0;
         loop {
             let (discarded, next) = self.connection.step(
                 &mut input[consumed..consumed + shown],
                 &mut self.queued,
                 &mut |_| {},
-            )?;
+            );
             consumed += discarded;
             shown -= discarded;
+            let next = next.inspect_err(|_| {
+                let rest = &mut input[consumed..consumed + shown];
+                collect_alert(&mut self.connection, rest, &mut self.queued);
+            })?;
             match next {
                 Next::Again => {}
                 Next::PeerClosed => return Err(Failure::Ours(Fault::Truncated)),
@@ -228,6 +240,7 @@ impl Session {
                     }
                     let more = record_end(&input[consumed..], shown);
                     if more == shown {
+                        self.seen = shown;
                         return Ok(Advance { consumed, step: Step::NeedInput });
                     }
                     shown = more;
@@ -265,12 +278,9 @@ impl Session {
         call::enter(self.shaken, self.peer_until);
         let opened = self.decrypt(input, &mut plain);
         let (found, _) = call::leave();
-        opened.map_err(|failure| {
-            self.collect_alert();
-            match failure {
-                Failure::Rustls(error) => of_rustls(&error, found.fault),
-                Failure::Ours(fault) => fault,
-            }
+        opened.map_err(|failure| match failure {
+            Failure::Rustls(error) => of_rustls(&error, found.fault),
+            Failure::Ours(fault) => fault,
         })
     }
 
@@ -281,16 +291,25 @@ impl Session {
         let (mut consumed, mut shown) = (0, 0);
         loop {
             let mut spoke = false;
-            let (discarded, next) = self.connection.step(
-                &mut input[consumed..consumed + shown],
-                &mut self.queued,
-                &mut |bytes| {
-                    spoke = true;
-                    plain(bytes);
-                },
-            )?;
-            consumed += discarded;
-            shown -= discarded;
+            let in_pieces = !self.held.is_empty();
+            let buffer = match in_pieces {
+                true => &mut self.held[..],
+                false => &mut input[consumed..consumed + shown],
+            };
+            let (discarded, next) = self.connection.step(buffer, &mut self.queued, &mut |bytes| {
+                spoke = true;
+                plain(bytes);
+            });
+            let next = next.inspect_err(|_| {
+                let rest = &mut buffer[discarded..];
+                collect_alert(&mut self.connection, rest, &mut self.queued);
+            })?;
+            if in_pieces {
+                self.held.drain(..discarded);
+            } else {
+                consumed += discarded;
+                shown -= discarded;
+            }
             if spoke {
                 self.silent = 0;
             }
@@ -301,11 +320,21 @@ impl Session {
                 Next::Again => {}
                 Next::PeerClosed => return Ok(Opened { consumed: input.len(), closed: true }),
                 Next::Starved => {
-                    let more = record_end(&input[consumed..], shown);
-                    if more == shown {
+                    // Seen and not discarded: a message that goes on in the next record.
+                    self.held.extend_from_slice(&input[consumed..consumed + shown]);
+                    consumed += shown;
+                    shown = record_end(&input[consumed..], 0);
+                    if shown == 0 {
                         return Ok(Opened { consumed, closed: false });
                     }
-                    shown = more;
+                    if !self.held.is_empty() {
+                        if self.held.len() + shown > HELD_BYTES_MAX {
+                            return Err(Failure::Ours(Fault::PeerMisbehaved("too long".into())));
+                        }
+                        self.held.extend_from_slice(&input[consumed..consumed + shown]);
+                        consumed += shown;
+                        shown = 0;
+                    }
                     self.silent += 1;
                     if self.silent > SILENT_RECORDS_MAX {
                         return Err(Failure::Ours(Fault::EmptyRecords));
@@ -328,7 +357,8 @@ impl Session {
         }
         let taken = fitting(plain.len(), out.len() - written);
         if taken > 0 {
-            written += self.connection.encrypt(&plain[..taken], &mut out[written..])?;
+            let out = &mut out[written..];
+            written += self.connection.encrypt(&mut self.held, &plain[..taken], out)?;
         }
         Ok((taken, written))
     }
@@ -342,7 +372,7 @@ impl Session {
     /// Writes close_notify, unless that was done, and what is queued; how many bytes. `out` should
     /// have [`CONTROL_BYTES_MAX`] bytes; what does not fit comes with the next call.
     pub fn close(&mut self, out: &mut [u8]) -> usize {
-        self.connection.close_notify(&mut self.queued);
+        self.connection.close_notify(&mut self.held, &mut self.queued);
         self.flush(out)
     }
 
@@ -362,13 +392,6 @@ impl Session {
             self.queued = Vec::new();
         }
         count
-    }
-
-    /// After an error, takes over what rustls still wants to send.
-    fn collect_alert(&mut self) {
-        while let Ok((_, Next::Again)) =
-            self.connection.step(&mut [], &mut self.queued, &mut |_| {})
-        {}
     }
 
     /// What was agreed on; meaningful once the handshake is over.
@@ -466,7 +489,7 @@ impl Connection {
         shown: &mut [u8],
         queued: &mut Vec<u8>,
         plain: Plain<'_>,
-    ) -> Result<(usize, Next), Failure> {
+    ) -> (usize, Result<Next, Failure>) {
         match self {
             Connection::Server(connection) => {
                 take_step(connection.deref_mut().process_tls_records(shown), queued, plain)
@@ -477,38 +500,62 @@ impl Connection {
         }
     }
 
-    fn encrypt(&mut self, plain: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
+    fn encrypt(&mut self, held: &mut [u8], plain: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
         match self {
             Connection::Server(connection) => {
-                encrypt_with(connection.process_tls_records(&mut []), plain, out)
+                encrypt_with(connection.process_tls_records(held), plain, out)
             }
             Connection::Client(connection) => {
-                encrypt_with(connection.process_tls_records(&mut []), plain, out)
+                encrypt_with(connection.process_tls_records(held), plain, out)
             }
         }
     }
 
-    fn close_notify(&mut self, queued: &mut Vec<u8>) {
+    fn close_notify(&mut self, held: &mut [u8], queued: &mut Vec<u8>) {
         let mut record = [0; 2 * CONTROL_BYTES_MAX];
         let written = match self {
             Connection::Server(connection) => {
-                close_with(connection.process_tls_records(&mut []), &mut record)
+                close_with(connection.process_tls_records(held), &mut record)
             }
             Connection::Client(connection) => {
-                close_with(connection.process_tls_records(&mut []), &mut record)
+                close_with(connection.process_tls_records(held), &mut record)
             }
         };
         queued.extend_from_slice(&record[..written]);
     }
 }
 
+/// After an error, takes over what rustls still wants to send. `rest` is what it was shown and has
+/// not discarded.
+fn collect_alert(connection: &mut Connection, rest: &mut [u8], queued: &mut Vec<u8>) {
+    let mut start = 0;
+    loop {
+        let (discarded, next) = connection.step(&mut rest[start..], queued, &mut |_| {});
+        start += discarded;
+        if !matches!(next, Ok(Next::Again)) {
+            return;
+        }
+    }
+}
+
+/// What to do next, and the bytes at the front of what was shown that are done with.
 fn take_step<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     queued: &mut Vec<u8>,
     plain: Plain<'_>,
-) -> Result<(usize, Next), Failure> {
+) -> (usize, Result<Next, Failure>) {
     let UnbufferedStatus { discard, state } = status;
-    let next = match state.map_err(Failure::Rustls)? {
+    let next = state.map_err(Failure::Rustls).and_then(|state| act(state, queued, plain));
+    (discard, next)
+}
+
+/// Does what `state` asks for.
+fn act<Data>(
+    state: ConnectionState<'_, '_, Data>,
+    queued: &mut Vec<u8>,
+    plain: Plain<'_>,
+) -> Result<Next, Failure> {
+    Ok(match state {
         ConnectionState::EncodeTlsData(mut encoder) => {
             let start = queued.len();
             if let Err(EncodeError::InsufficientSize(needed)) = encoder.encode(&mut []) {
@@ -532,8 +579,7 @@ fn take_step<Data>(
         ConnectionState::PeerClosed | ConnectionState::Closed => Next::PeerClosed,
         ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => Next::Starved,
         state => return Err(Failure::Ours(Fault::Internal(format!("state {state:?}")))),
-    };
-    Ok((discard, next))
+    })
 }
 
 fn encrypt_with<Data>(

@@ -4,69 +4,142 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair as Key, KeyUsagePurpose,
-    SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, IsCa, Issuer, KeyIdMethod, KeyPair as Key, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber, date_time_ymd,
 };
-use rustls_pki_types::{ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::fault::Fault;
 use crate::{
-    Bundle, ClientSettings, ClientTls, KeyPair, Peers, ServerSettings, ServerTls, Session, Step,
-    Trust,
+    Bundle, ClientSettings, ClientTls, KeyPair, Peers, ServerSettings, ServerTls, Session,
+    SpiffeId, Step, Trust,
 };
 
 /// 1 July 2026.
 pub(crate) const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_782_864_000));
 
-/// A root with its key.
+/// An authority with its key: a root, or one below another.
 pub(crate) struct Authority {
     pub(crate) issuer: Issuer<'static, Key>,
     pub(crate) pem: String,
+    pub(crate) der: CertificateDer<'static>,
 }
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Authority {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        in_2026(&mut params);
+        Authority::with(authority(name))
+    }
+
+    /// A root by `params`.
+    pub(crate) fn with(params: CertificateParams) -> Authority {
         let key = Key::generate().expect("a key can be made");
-        let pem = params.self_signed(&key).expect("a root can be signed").pem();
-        Authority { issuer: Issuer::new(params, key), pem }
+        let certificate = params.self_signed(&key).expect("a root can be signed");
+        let der = certificate.der().clone();
+        Authority { issuer: Issuer::new(params, key), pem: certificate.pem(), der }
+    }
+
+    /// An authority below this one.
+    pub(crate) fn below(&self, params: CertificateParams) -> Authority {
+        let key = Key::generate().expect("a key can be made");
+        let certificate = params.signed_by(&key, &self.issuer).expect("it can be signed");
+        let der = certificate.der().clone();
+        Authority { issuer: Issuer::new(params, key), pem: certificate.pem(), der }
     }
 
     pub(crate) fn bundle(&self) -> Arc<Bundle> {
-        Arc::new(Bundle::parse(self.pem.as_bytes(), &[]).expect("the root is usable"))
+        self.bundle_with(&[])
+    }
+
+    pub(crate) fn bundle_with(&self, crls: &[&[u8]]) -> Arc<Bundle> {
+        Arc::new(Bundle::parse(self.pem.as_bytes(), crls).expect("the root is usable"))
     }
 
     /// Certificate and key in PEM by `params`.
     pub(crate) fn issue(&self, params: &CertificateParams) -> (String, String) {
-        let key = Key::generate().expect("a key can be made");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a leaf can be signed");
+        self.issue_for(params, &Key::generate().expect("a key can be made"))
+    }
+
+    pub(crate) fn issue_for(&self, params: &CertificateParams, key: &Key) -> (String, String) {
+        let certificate = params.signed_by(key, &self.issuer).expect("a leaf can be signed");
         (certificate.pem(), key.serialize_pem())
+    }
+
+    /// A leaf by `params`.
+    pub(crate) fn leaf(&self, params: &CertificateParams) -> CertificateDer<'static> {
+        let key = Key::generate().expect("a key can be made");
+        params.signed_by(&key, &self.issuer).expect("a leaf can be signed").der().clone()
+    }
+
+    /// A pair by `params`.
+    pub(crate) fn pair(&self, params: &CertificateParams) -> Arc<KeyPair> {
+        let (chain, key) = self.issue(params);
+        let pair = KeyPair::parse(chain.as_bytes(), key.as_bytes(), None);
+        Arc::new(pair.expect("the pair is usable"))
     }
 
     /// A member of the mesh.
     pub(crate) fn member(&self, id: &str) -> Arc<KeyPair> {
-        let (chain, key) = self.issue(&leaf(id));
-        let pair = KeyPair::parse(chain.as_bytes(), key.as_bytes(), None);
-        Arc::new(pair.expect("the pair is usable"))
+        self.pair(&leaf(id))
     }
+
+    /// A CRL in DER that names `serials` and lasts for `year`.
+    pub(crate) fn crl(&self, serials: &[u64], year: i32) -> Vec<u8> {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2026, 1, 2),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(year, 1, 2),
+            next_update: date_time_ymd(year, 12, 31),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).expect("a CRL can be signed").der().to_vec()
+    }
+}
+
+/// What an authority's certificate is made of.
+pub(crate) fn authority(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    in_year(&mut params, 2026);
+    params
 }
 
 /// What a member's certificate is made of.
 pub(crate) fn leaf(id: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
     params.subject_alt_names = vec![SanType::URI(id.try_into().expect("an id is ASCII"))];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    in_2026(&mut params);
+    in_year(&mut params, 2026);
     params
 }
 
-fn in_2026(params: &mut CertificateParams) {
-    params.not_before = date_time_ymd(2026, 1, 1);
-    params.not_after = date_time_ymd(2026, 12, 31);
+/// What a certificate for host names is made of.
+pub(crate) fn host(names: &[&str]) -> CertificateParams {
+    let mut params = leaf("spiffe://mesh.example/host");
+    let name = |name: &&str| SanType::DnsName((*name).try_into().expect("a name is ASCII"));
+    params.subject_alt_names.extend(names.iter().map(name));
+    params
+}
+
+/// Sets the validity to a year.
+pub(crate) fn in_year(params: &mut CertificateParams, year: i32) {
+    params.not_before = date_time_ymd(year, 1, 1);
+    params.not_after = date_time_ymd(year, 12, 31);
+}
+
+pub(crate) fn id(text: &str) -> SpiffeId {
+    SpiffeId::parse(text).expect("a valid id")
 }
 
 /// A server of the mesh with both application protocols.

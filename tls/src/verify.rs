@@ -85,7 +85,13 @@ pub(crate) fn path(
         .map_err(|error| crate::fault::of_path(&error))?;
     let mut until = not_after(leaf);
     for issuer in verified.intermediate_certificates() {
-        until = until.min(not_after(&issuer.der()));
+        let facts = certificate::issuer_facts(&issuer.der());
+        let (not_after, may_sign) = facts.ok_or(PathFault::Certificate("it cannot be read"))?;
+        // webpki does not look at keyUsage (RFC 5280 section 6.1.4 (n)).
+        if !may_sign {
+            return Err(PathFault::Certificate("its issuer may not sign certificates"));
+        }
+        until = until.min(u64::try_from(not_after).unwrap_or(0));
     }
     Ok(until)
 }
@@ -320,3 +326,6 @@ impl From<IdentityFault> for Fault {
         Fault::PeerSpiffe(fault)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,9 +138,14 @@ fn crl_ders(files: &[&[u8]]) -> Result<Vec<CertificateRevocationListDer<'static>
             lists.push(CertificateRevocationListDer::from(file.to_vec()));
             continue;
         }
-        check_pem(file)?;
+        check_pem(file, CRL_BYTES_MAX)?;
+        let before = lists.len();
         for list in CertificateRevocationListDer::pem_slice_iter(file) {
             lists.push(list.map_err(|error| MaterialFault::Pem(error.to_string()))?);
+        }
+        if lists.len() == before {
+            let text = "there is no CRL in the file".to_owned();
+            return Err(MaterialFault::BadCrl { number: before + 1, text });
         }
     }
     Ok(lists)

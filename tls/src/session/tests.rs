@@ -1,7 +1,7 @@
 //! Pairs of sessions in memory.
 
 use super::*;
-use crate::testing::{Authority, NOW, Pair, client, server};
+use crate::testing::{Authority, Pair, client, id, server};
 use crate::{Peers, Trust};
 
 #[test]
@@ -26,9 +26,4 @@ fn two_members_of_a_mesh_shake_hands_and_talk() {
     assert_eq!(negotiated.group, "X25519MLKEM768");
     assert_eq!(negotiated.alpn, Some(Alpn::H2));
     assert_eq!(negotiated.server_name, Some("a.example"));
-    assert!(NOW.as_secs() > 0);
-}
-
-fn id(text: &str) -> SpiffeId {
-    SpiffeId::parse(text).expect("a valid id")
 }
