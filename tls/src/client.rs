@@ -100,6 +100,18 @@ impl ClientTls {
         Ok(ClientTls { config: Arc::new(config), mesh, resumption: settings.resumption })
     }
 
+    /// Over a configuration that is made elsewhere.
+    #[cfg(test)]
+    pub(crate) fn of_config(config: Arc<ClientConfig>) -> ClientTls {
+        ClientTls { config, mesh: false, resumption: false }
+    }
+
+    /// What rustls has.
+    #[cfg(test)]
+    pub(crate) fn config(&self) -> &ClientConfig {
+        &self.config
+    }
+
     /// A session for a connection that is being made; `name` is sent as SNI if it is a DNS name, and
     /// is what a service outside the mesh must prove. `now` decides which tickets are still good.
     ///

@@ -37,6 +37,9 @@ pub const RECORD_HEADER_BYTES: usize = 5;
 /// What a record adds to its plaintext, at most: header, explicit nonce (TLS 1.2), type (TLS 1.3)
 /// and tag.
 pub const RECORD_OVERHEAD_MAX: usize = RECORD_HEADER_BYTES + 8 + 1 + 16;
+/// Input of a handshake that is not consumed: a message of 64 KiB in records of reasonable length.
+/// Smaller fragments reach it earlier.
+pub const HANDSHAKE_INPUT_MAX: usize = 72 << 10;
 /// Records in a row that carry neither data nor anything else of use.
 pub const SILENT_RECORDS_MAX: u8 = 32;
 /// Bytes of answers to messages after the handshake that wait for the next write.
@@ -52,4 +55,5 @@ pub const TICKETS_MAX: usize = 8;
 const _: () = assert!(SPIFFE_ID_BYTES_MAX > TRUST_DOMAIN_BYTES_MAX + "spiffe://".len());
 const _: () = assert!(CONTROL_BYTES_MAX > RECORD_OVERHEAD_MAX + 5);
 const _: () = assert!(QUEUED_BYTES_MAX > SILENT_RECORDS_MAX as usize * CONTROL_BYTES_MAX);
+const _: () = assert!(HANDSHAKE_INPUT_MAX > 0xffff + 5 * RECORD_HEADER_BYTES);
 const _: () = assert!(HELLO_BYTES_MAX <= PEM_BYTES_MAX && RECORD_BYTES_MAX < u16::MAX as usize);

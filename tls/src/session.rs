@@ -37,8 +37,8 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use crate::call;
 use crate::fault::{Fault, of_rustls};
 use crate::limits::{
-    CONTROL_BYTES_MAX, HELD_BYTES_MAX, QUEUED_BYTES_MAX, RECORD_HEADER_BYTES, RECORD_OVERHEAD_MAX,
-    RECORD_PLAIN_MAX, SILENT_RECORDS_MAX,
+    CONTROL_BYTES_MAX, HANDSHAKE_INPUT_MAX, HELD_BYTES_MAX, QUEUED_BYTES_MAX, RECORD_BYTES_MAX,
+    RECORD_HEADER_BYTES, RECORD_OVERHEAD_MAX, RECORD_PLAIN_MAX, SILENT_RECORDS_MAX,
 };
 use crate::provider::{group_name, sha256, suite_name};
 use crate::spiffe::SpiffeId;
@@ -67,8 +67,12 @@ pub struct Session {
     seen: usize,
     /// The same after the handshake: whole records; at most [`HELD_BYTES_MAX`].
     held: Vec<u8>,
-    /// Records in a row without plaintext; at most [`SILENT_RECORDS_MAX`].
+    /// Records in a row without plaintext; at most one more than [`SILENT_RECORDS_MAX`].
     silent: u8,
+    /// close_notify was sent: nothing more is sealed.
+    closed: bool,
+    /// What ended the connection; rustls is not called any more, which it would not bear.
+    failed: Option<Box<Fault>>,
 }
 
 enum Connection {
@@ -176,7 +180,19 @@ impl Session {
             seen: 0,
             held: Vec::new(),
             silent: 0,
+            closed: false,
+            failed: None,
         }
+    }
+
+    /// The fault that ended the connection, if any.
+    fn check(&self) -> Result<(), Fault> {
+        self.failed.as_deref().map_or(Ok(()), |fault| Err(fault.clone()))
+    }
+
+    fn fail(&mut self, fault: Fault) -> Fault {
+        self.failed = Some(Box::new(fault.clone()));
+        fault
     }
 
     /// Takes part in the handshake.
@@ -192,6 +208,7 @@ impl Session {
         out: &mut Vec<u8>,
         now: UnixTime,
     ) -> Result<Advance, Fault> {
+        self.check()?;
         call::enter(now, self.peer_until);
         self.shaken = now;
         let stepped = self.exchange(input);
@@ -210,7 +227,7 @@ impl Session {
             Err(Failure::Ours(fault)) => Err(fault),
         };
         out.append(&mut self.queued);
-        result
+        result.map_err(|fault| self.fail(fault))
     }
 
     /// Shows rustls one record more at a time until the handshake is over.
@@ -238,7 +255,10 @@ impl Session {
                         self.established = true;
                         return Ok(Advance { consumed, step: Step::Established });
                     }
-                    let more = record_end(&input[consumed..], shown);
+                    let more = record_end(&input[consumed..], shown)?;
+                    if more == shown && shown > HANDSHAKE_INPUT_MAX {
+                        return Err(Failure::Ours(too_long()));
+                    }
                     if more == shown {
                         self.seen = shown;
                         return Ok(Advance { consumed, step: Step::NeedInput });
@@ -263,7 +283,8 @@ impl Session {
     }
 
     /// Decrypts the whole records at the front of `input` in place and hands the plaintext of each to
-    /// `plain`, together fewer bytes than `input`.
+    /// `plain`, together fewer bytes than `input`. An input of [`RECORD_BYTES_MAX`] bytes or more is
+    /// never left as it is: something is consumed, or it is an error.
     ///
     /// Messages of the protocol are handled inside; what they make us send goes out in front of the
     /// next [`Session::seal`]. After close_notify all input counts as consumed.
@@ -275,12 +296,15 @@ impl Session {
         input: &mut [u8],
         mut plain: impl FnMut(&[u8]),
     ) -> Result<Opened, Fault> {
+        self.check()?;
         call::enter(self.shaken, self.peer_until);
         let opened = self.decrypt(input, &mut plain);
         let (found, _) = call::leave();
-        opened.map_err(|failure| match failure {
-            Failure::Rustls(error) => of_rustls(&error, found.fault),
-            Failure::Ours(fault) => fault,
+        opened.map_err(|failure| {
+            self.fail(match failure {
+                Failure::Rustls(error) => of_rustls(&error, found.fault),
+                Failure::Ours(fault) => fault,
+            })
         })
     }
 
@@ -320,28 +344,52 @@ impl Session {
                 Next::Again => {}
                 Next::PeerClosed => return Ok(Opened { consumed: input.len(), closed: true }),
                 Next::Starved => {
+                    if self.silent > SILENT_RECORDS_MAX {
+                        return Err(Failure::Ours(Fault::EmptyRecords));
+                    }
+                    let left = &input[consumed..];
+                    if whole_records(&left[..shown]) < shown {
+                        return Ok(Opened { consumed, closed: false });
+                    }
                     // Seen and not discarded: a message that goes on in the next record.
-                    self.held.extend_from_slice(&input[consumed..consumed + shown]);
+                    self.held.extend_from_slice(&left[..shown]);
                     consumed += shown;
-                    shown = record_end(&input[consumed..], 0);
+                    shown = self.show_next(&input[consumed..])?;
                     if shown == 0 {
                         return Ok(Opened { consumed, closed: false });
                     }
                     if !self.held.is_empty() {
-                        if self.held.len() + shown > HELD_BYTES_MAX {
-                            return Err(Failure::Ours(Fault::PeerMisbehaved("too long".into())));
-                        }
-                        self.held.extend_from_slice(&input[consumed..consumed + shown]);
                         consumed += shown;
                         shown = 0;
-                    }
-                    self.silent += 1;
-                    if self.silent > SILENT_RECORDS_MAX {
-                        return Err(Failure::Ours(Fault::EmptyRecords));
                     }
                 }
             }
         }
+    }
+
+    /// How much of `left` is to be shown next: one record, or what is there of it; 0 to wait. While a
+    /// message is held, a whole record goes there, and of a record that is not whole, of which rustls
+    /// remembers nothing, nothing is shown.
+    fn show_next(&mut self, left: &[u8]) -> Result<usize, Failure> {
+        let end = record_end(left, 0)?;
+        let is_whole = end > 0 && whole_records(&left[..end]) == end;
+        if is_whole {
+            self.silent += 1;
+        }
+        if self.held.is_empty() {
+            return Ok(end);
+        }
+        if self.held.len() + end > HELD_BYTES_MAX {
+            return Err(Failure::Ours(too_long()));
+        }
+        if is_whole {
+            self.held.extend_from_slice(&left[..end]);
+            return Ok(end);
+        }
+        if left.len() >= RECORD_BYTES_MAX {
+            return Err(Failure::Ours(Fault::RecordTooLong));
+        }
+        Ok(0)
     }
 
     /// Encrypts as much of `plain` as fits into `out`, in records as long as possible: how many bytes
@@ -351,6 +399,10 @@ impl Session {
     /// [`Fault::Exhausted`] when the keys may not be used any more, [`Fault::Internal`] before the
     /// handshake is over or after [`Session::close`].
     pub fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<(usize, usize), Fault> {
+        self.check()?;
+        if self.closed {
+            return Err(Fault::Internal("sealed after close_notify".into()));
+        }
         let mut written = self.flush(out);
         if !self.queued.is_empty() || plain.is_empty() {
             return Ok((0, written));
@@ -372,7 +424,10 @@ impl Session {
     /// Writes close_notify, unless that was done, and what is queued; how many bytes. `out` should
     /// have [`CONTROL_BYTES_MAX`] bytes; what does not fit comes with the next call.
     pub fn close(&mut self, out: &mut [u8]) -> usize {
-        self.connection.close_notify(&mut self.held, &mut self.queued);
+        if !self.closed && self.failed.is_none() {
+            self.closed = true;
+            self.connection.close_notify(&mut self.held, &mut self.queued);
+        }
         self.flush(out)
     }
 
@@ -436,6 +491,11 @@ impl Session {
     }
 }
 
+/// A handshake message in fragments that fill the input.
+fn too_long() -> Fault {
+    Fault::PeerMisbehaved("a handshake message in too many or too long fragments".into())
+}
+
 /// Why a step failed.
 enum Failure {
     Rustls(rustls::Error),
@@ -444,14 +504,36 @@ enum Failure {
 
 /// The end of the first record in `input` that ends behind `shown`, or all of `input` if that record
 /// is not whole, so that rustls sees a bad header at once.
-fn record_end(input: &[u8], shown: usize) -> usize {
-    match input.get(shown..shown + RECORD_HEADER_BYTES) {
-        Some(header) => {
-            let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
-            (shown + RECORD_HEADER_BYTES + length).min(input.len())
-        }
-        None => input.len(),
+///
+/// A record longer than [`RECORD_BYTES_MAX`] is refused here: rustls would take 1792 bytes more,
+/// which RFC 5246 allows for compression.
+fn record_end(input: &[u8], shown: usize) -> Result<usize, Failure> {
+    let Some(header) = input.get(shown..shown + RECORD_HEADER_BYTES) else {
+        return Ok(input.len());
+    };
+    let length = RECORD_HEADER_BYTES + usize::from(u16::from_be_bytes([header[3], header[4]]));
+    if length > RECORD_BYTES_MAX && is_content_type(header[0]) {
+        return Err(Failure::Ours(Fault::RecordTooLong));
     }
+    Ok((shown + length).min(input.len()))
+}
+
+/// Whether a record of TLS may begin so; what does not is for rustls to refuse.
+fn is_content_type(byte: u8) -> bool {
+    (20..=24).contains(&byte)
+}
+
+/// Bytes of the whole records at the front of `input`.
+fn whole_records(input: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some(header) = input.get(end..end + RECORD_HEADER_BYTES) {
+        let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        if end + RECORD_HEADER_BYTES + length > input.len() {
+            break;
+        }
+        end += RECORD_HEADER_BYTES + length;
+    }
+    end
 }
 
 /// How much of `plain` bytes can be sealed into `room` bytes.
@@ -529,10 +611,11 @@ impl Connection {
 /// not discarded.
 fn collect_alert(connection: &mut Connection, rest: &mut [u8], queued: &mut Vec<u8>) {
     let mut start = 0;
-    loop {
+    // Only while there is something: otherwise rustls would look at the input, and fail, again.
+    while connection.common().wants_write() {
         let (discarded, next) = connection.step(&mut rest[start..], queued, &mut |_| {});
         start += discarded;
-        if !matches!(next, Ok(Next::Again)) {
+        if next.is_err() {
             return;
         }
     }

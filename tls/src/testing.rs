@@ -160,6 +160,11 @@ pub(crate) fn client(pair: Option<Arc<KeyPair>>, trust: Trust) -> ClientTls {
     ClientTls::build(&settings).expect("the settings are usable")
 }
 
+/// A client of the mesh that expects `id`.
+pub(crate) fn mesh(authority: &Authority, pair: Option<Arc<KeyPair>>, expected: &str) -> ClientTls {
+    client(pair, Trust::Mesh { bundle: authority.bundle(), expected: [id(expected)].into() })
+}
+
 /// A client and a server that talk in memory.
 pub(crate) struct Pair {
     pub(crate) client: Session,
@@ -202,6 +207,9 @@ impl Pair {
                 &mut server_done,
                 self.now,
             );
+            if let (Err(server), Err(client)) = (&server, &client) {
+                return Err((Some(server.clone()), Some(client.clone())));
+            }
             if let Err(fault) = server {
                 let mut plain = |_: &[u8]| {};
                 let other = if client_done {

@@ -121,7 +121,7 @@ pub(crate) fn of_path(error: &webpki::Error) -> PathFault {
             expected: context.expected.to_str().into_owned(),
             found: match context.presented.as_slice() {
                 [] => "no name".to_owned(),
-                names => names.join(", "),
+                names => names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", "),
             },
         },
         // A wrong signature is what an authority with a new key under its old name looks like.
@@ -191,6 +191,11 @@ pub(crate) fn of_path(error: &webpki::Error) -> PathFault {
         // `webpki::Error` is non-exhaustive.
         _ => PathFault::Certificate("it breaks a rule of X.509"),
     }
+}
+
+/// The name in `DnsName("a.example")`, as webpki writes what is presented.
+fn quoted(name: &str) -> &str {
+    name.split('"').nth(1).unwrap_or(name)
 }
 
 fn between(earlier: UnixTime, later: UnixTime) -> u64 {

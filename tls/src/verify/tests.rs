@@ -179,7 +179,7 @@ fn paths_and_validity_have_their_verdicts() {
             below(&root, |params| params.key_usages = vec![Ku::CrlSign]),
             "peer_certificate",
         ),
-        ("the root as leaf", label(&bundle, &[root.der.clone()]), "peer_usage"),
+        ("the root as leaf", label(&bundle, std::slice::from_ref(&root.der)), "peer_usage"),
         ("self-signed leaf", label(&bundle, &[Authority::with(leaf(A)).der]), "peer_untrusted"),
         ("cut by a byte", label(&bundle, &[cut.into()]), "peer_certificate"),
         ("longer by a byte", label(&bundle, &[longer.into()]), "peer_certificate"),
