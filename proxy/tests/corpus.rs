@@ -43,6 +43,11 @@ fn chunked_corpus_holds() {
 }
 
 #[test]
+fn client_hello_corpus_holds() {
+    replay("client_hello");
+}
+
+#[test]
 fn config_corpus_holds() {
     replay("config");
 }
@@ -65,6 +70,11 @@ fn request_head_corpus_holds() {
 #[test]
 fn response_head_corpus_holds() {
     replay("response_head");
+}
+
+#[test]
+fn tls_session_corpus_holds() {
+    replay("tls_session");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What a certificate says, read for people, for choosing by name and for SVID rules.
 //!
-//! Nothing here decides about trust: paths are verified by webpki (`verify`). This is a reader of the
-//! same bytes that shows names, validity and usage.
+//! Nothing here decides about trust: paths are verified by webpki (`verify`). This is a reader of
+//! the same bytes that shows names, validity and usage.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -173,7 +173,8 @@ pub(crate) fn validity(der: &CertificateDer<'_>) -> Option<(i64, i64)> {
     Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
-/// Last second of an issuer's validity, and whether its keyUsage, if any, lets it sign certificates.
+/// Last second of an issuer's validity, and whether its keyUsage, if any, lets it sign
+/// certificates.
 pub(crate) fn issuer_facts(der: &CertificateDer<'_>) -> Option<(i64, bool)> {
     let certificate = parse(der)?;
     let may_sign = match certificate.key_usage().ok()? {

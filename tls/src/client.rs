@@ -112,8 +112,9 @@ impl ClientTls {
         &self.config
     }
 
-    /// A session for a connection that is being made; `name` is sent as SNI if it is a DNS name, and
-    /// is what a service outside the mesh must prove. `now` decides which tickets are still good.
+    /// A session for a connection that is being made; `name` is sent as SNI if it is a DNS name,
+    /// and is what a service outside the mesh must prove. `now` decides which tickets are still
+    /// good.
     ///
     /// # Errors
     /// [`Fault::Internal`], should rustls refuse its own configuration.

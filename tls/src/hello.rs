@@ -15,7 +15,8 @@
 //! - A name that is found is a DNS name by the same rules that rustls applies when it terminates.
 //!
 //! # Not here
-//! All other fields. Encrypted ClientHello: its outer name, which is found, is what may be routed by.
+//! All other fields. Encrypted ClientHello: its outer name, which is found, is what may be routed
+//! by.
 
 use rustls_pki_types::{DnsName, IpAddr};
 
@@ -68,8 +69,8 @@ pub enum HelloFault {
     Duplicate,
 }
 
-/// Reads `input`, all bytes of the connection so far. `scratch` takes the message if it spans several
-/// records.
+/// Reads `input`, all bytes of the connection so far. `scratch` takes the message if it spans
+/// several records.
 ///
 /// # Errors
 /// What makes it something else than a ClientHello.

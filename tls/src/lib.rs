@@ -8,13 +8,14 @@
 //! ```
 //!
 //! # Invariants
-//! - Sans-IO: bytes and `now` in, bytes and a verdict out. No file, socket, runtime or clock. rustls
-//!   asks for the time through [`call`], which holds what the caller passed.
+//! - Sans-IO: bytes and `now` in, bytes and a verdict out. No file, socket, runtime or clock.
+//!   rustls asks for the time through `call`, which holds what the caller passed.
 //! - A [`Session`] with mesh trust that is established has a verified [`SpiffeId`].
 //! - Whatever fails says who is to blame: [`Fault`] for connections, [`MaterialFault`] for files.
 //!
 //! # Not here
-//! Watching files, deadlines and buffers (`proxy`); which listener uses what (`router`); kernel TLS.
+//! Watching files, deadlines and buffers (`proxy`); which listener uses what (`router`); kernel
+//! TLS.
 #![forbid(unsafe_code)]
 
 mod call;

@@ -1,9 +1,9 @@
 //! Certificate, key, bundle and CRL files: from bytes to values that are known to be usable.
 //!
-//! A [`KeyPair`] whose key does not match its certificate does not exist; whether it may be used now
-//! and with which bundle is asked with the time at hand. A file that was cut while it was written
-//! gives an error, unless it was cut between two certificates: that a chain is short is seen by
-//! [`Bundle::check`].
+//! A [`KeyPair`] whose key does not match its certificate does not exist; whether it may be used
+//! now and with which bundle is asked with the time at hand. A file that was cut while it was
+//! written gives an error, unless it was cut between two certificates: that a chain is short is
+//! seen by [`Bundle::check`].
 //!
 //! # Not here
 //! Files themselves and when to read them again (`proxy`).

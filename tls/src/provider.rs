@@ -1,12 +1,13 @@
 //! The cryptography behind rustls: aws-lc-rs, with record ciphers from whichever of ring and
 //! aws-lc-rs is quicker on this processor.
 //!
-//! Neither is always quicker: on a processor with VAES but without AVX-512, ring seals 16 KiB in 60 %
-//! of the time, on others it is the other way round (rustls#1414). Key exchange and signatures are
-//! always by aws-lc-rs, which alone has X25519MLKEM768.
+//! Neither is always quicker: on a processor with VAES but without AVX-512, ring seals 16 KiB in 60
+//! % of the time, on others it is the other way round (rustls#1414). Key exchange and signatures
+//! are always by aws-lc-rs, which alone has X25519MLKEM768.
 //!
 //! # Invariants
-//! - AES-128-GCM first, then AES-256-GCM, then ChaCha20-Poly1305; X25519MLKEM768 first, then X25519.
+//! - AES-128-GCM first, then AES-256-GCM, then ChaCha20-Poly1305; X25519MLKEM768 first, then
+//!   X25519.
 //! - For TLS 1.2 only suites with ECDHE and an AEAD.
 //!
 //! # Not here
@@ -98,9 +99,9 @@ impl Provider {
         Provider { crypto: Arc::new(crypto), records, measured }
     }
 
-    /// The process's provider with other groups and suites, named as in [`crate::Negotiated`] and in
-    /// that order; for tests and benches. Empty lists keep what the process has, unknown names are
-    /// left out.
+    /// The process's provider with other groups and suites, named as in [`crate::Negotiated`] and
+    /// in that order; for tests and benches. Empty lists keep what the process has, unknown names
+    /// are left out.
     #[must_use]
     pub fn with(groups: &[&str], suites: &[&str]) -> Provider {
         let own = provider();

@@ -1,12 +1,12 @@
 //! Tickets and session caches that know until when the peer's chain is valid.
 //!
-//! rustls does not look at certificates again when a session is resumed. Here the last second of the
-//! peer's chain is sealed into the ticket (server) or kept beside it (client), and a ticket past it
-//! is as good as none: what follows is a full handshake, which says what is wrong.
+//! rustls does not look at certificates again when a session is resumed. Here the last second of
+//! the peer's chain is sealed into the ticket (server) or kept beside it (client), and a ticket
+//! past it is as good as none: what follows is a full handshake, which says what is wrong.
 //!
 //! # Invariants
-//! - Ticket keys and caches belong to one configuration. A rotation or a change of policy makes a new
-//!   one, with which no earlier ticket resumes.
+//! - Ticket keys and caches belong to one configuration. A rotation or a change of policy makes a
+//!   new one, with which no earlier ticket resumes.
 //! - A ticket is used once by a client (RFC 8446 appendix C.4).
 
 use std::collections::VecDeque;

@@ -19,7 +19,8 @@ use crate::verify::MeshVerifier;
 /// What a server is made of.
 #[derive(Debug)]
 pub struct ServerSettings<'a> {
-    /// The first is for clients that ask for no name or for one that no certificate has; at least one.
+    /// The first is for clients that ask for no name or for one that no certificate has; at least
+    /// one.
     pub certificates: &'a [Arc<KeyPair>],
     /// Who may connect.
     pub peers: Peers,

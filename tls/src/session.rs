@@ -18,20 +18,17 @@
 //! - rustls remembers places in what it was shown and has not discarded (a handshake message in
 //!   several records). Whatever it is called for, it is shown the same bytes again: in a handshake
 //!   they stay with the caller (`seen`), later in the session (`held`).
-//! - Time, and what verifiers find, pass through [`crate::call`], on entering and leaving each call.
+//! - Time, and what verifiers find, pass through `call`, on entering and leaving each call.
 //!
 //! # Not here
 //! Deadlines and buffers (`proxy`). 0-RTT, which is never offered nor accepted.
 
-use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{ClientConfig, CommonState, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, ServerConfig};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::call;
@@ -44,6 +41,10 @@ use crate::provider::{group_name, sha256, suite_name};
 use crate::spiffe::SpiffeId;
 use crate::verify::verified_before;
 
+mod connection;
+
+use connection::{Connection, Failure, Next, Plain, collect_alert};
+
 /// One TLS connection, as server or as client.
 #[derive(Debug)]
 pub struct Session {
@@ -54,8 +55,8 @@ pub struct Session {
     peer: Option<SpiffeId>,
     /// Last second of the peer's chain, `u64::MAX` without one.
     peer_until: u64,
-    /// Time of the last call of [`Session::handshake`]; tickets that come later count from it, which
-    /// makes them older than they are, never younger.
+    /// Time of the last call of [`Session::handshake`]; tickets that come later count from it,
+    /// which makes them older than they are, never younger.
     shaken: UnixTime,
     /// The peer has to be a member of the mesh.
     mesh: bool,
@@ -73,11 +74,6 @@ pub struct Session {
     closed: bool,
     /// What ended the connection; rustls is not called any more, which it would not bear.
     failed: Option<Box<Fault>>,
-}
-
-enum Connection {
-    Server(Box<UnbufferedServerConnection>),
-    Client(Box<UnbufferedClientConnection>),
 }
 
 /// What the caller of [`Session::handshake`] does next.
@@ -133,19 +129,6 @@ pub struct Negotiated<'a> {
     pub server_name: Option<&'a str>,
 }
 
-/// What one step of rustls asks for, without its borrows.
-enum Next {
-    /// Go on.
-    Again,
-    /// No whole record is left.
-    Starved,
-    /// close_notify came.
-    PeerClosed,
-}
-
-/// What goes to the application, record by record.
-type Plain<'p> = &'p mut dyn FnMut(&[u8]);
-
 impl Session {
     pub(crate) fn server(config: &Arc<ServerConfig>, mesh: bool) -> Result<Session, Fault> {
         let connection = UnbufferedServerConnection::new(Arc::clone(config))
@@ -197,8 +180,8 @@ impl Session {
 
     /// Takes part in the handshake.
     ///
-    /// `input` is all that came and was not consumed, from its start; what is to be sent is appended
-    /// to `out`. A client calls first with no input. The input may be changed in place.
+    /// `input` is all that came and was not consumed, from its start; what is to be sent is
+    /// appended to `out`. A client calls first with no input. The input may be changed in place.
     ///
     /// # Errors
     /// Why the handshake failed; `out` then ends with the alert to be sent, if any.
@@ -233,8 +216,11 @@ impl Session {
     /// Shows rustls one record more at a time until the handshake is over.
     fn exchange(&mut self, input: &mut [u8]) -> Result<Advance, Failure> {
         let mut consumed = 0;
-        let mut shown = self.seen.min(input.len());
-        self.seen = 0;
+        let mut shown = std::mem::take(&mut self.seen);
+        if shown > input.len() {
+            let text = "input that was not consumed has gone".to_owned();
+            return Err(Failure::Ours(Fault::Internal(text)));
+        }
         loop {
             let (discarded, next) = self.connection.step(
                 &mut input[consumed..consumed + shown],
@@ -282,9 +268,9 @@ impl Session {
         Ok(())
     }
 
-    /// Decrypts the whole records at the front of `input` in place and hands the plaintext of each to
-    /// `plain`, together fewer bytes than `input`. An input of [`RECORD_BYTES_MAX`] bytes or more is
-    /// never left as it is: something is consumed, or it is an error.
+    /// Decrypts the whole records at the front of `input` in place and hands the plaintext of each
+    /// to `plain`, together fewer bytes than `input`. An input of [`RECORD_BYTES_MAX`] bytes or
+    /// more is never left as it is: something is consumed, or it is an error.
     ///
     /// Messages of the protocol are handled inside; what they make us send goes out in front of the
     /// next [`Session::seal`]. After close_notify all input counts as consumed.
@@ -367,9 +353,9 @@ impl Session {
         }
     }
 
-    /// How much of `left` is to be shown next: one record, or what is there of it; 0 to wait. While a
-    /// message is held, a whole record goes there, and of a record that is not whole, of which rustls
-    /// remembers nothing, nothing is shown.
+    /// How much of `left` is to be shown next: one record, or what is there of it; 0 to wait. While
+    /// a message is held, a whole record goes there, and of a record that is not whole, of which
+    /// rustls remembers nothing, nothing is shown.
     fn show_next(&mut self, left: &[u8]) -> Result<usize, Failure> {
         let end = record_end(left, 0)?;
         let is_whole = end > 0 && whole_records(&left[..end]) == end;
@@ -392,8 +378,8 @@ impl Session {
         Ok(0)
     }
 
-    /// Encrypts as much of `plain` as fits into `out`, in records as long as possible: how many bytes
-    /// were taken and how many written. What was queued goes first.
+    /// Encrypts as much of `plain` as fits into `out`, in records as long as possible: how many
+    /// bytes were taken and how many written. What was queued goes first.
     ///
     /// # Errors
     /// [`Fault::Exhausted`] when the keys may not be used any more, [`Fault::Internal`] before the
@@ -472,7 +458,8 @@ impl Session {
         }
     }
 
-    /// The verified identity of the peer; always there once a session with mesh trust is established.
+    /// The verified identity of the peer; always there once a session with mesh trust is
+    /// established.
     #[must_use]
     pub fn peer(&self) -> Option<&SpiffeId> {
         self.peer.as_ref().filter(|_| self.established)
@@ -496,14 +483,8 @@ fn too_long() -> Fault {
     Fault::PeerMisbehaved("a handshake message in too many or too long fragments".into())
 }
 
-/// Why a step failed.
-enum Failure {
-    Rustls(rustls::Error),
-    Ours(Fault),
-}
-
-/// The end of the first record in `input` that ends behind `shown`, or all of `input` if that record
-/// is not whole, so that rustls sees a bad header at once.
+/// The end of the first record in `input` that ends behind `shown`, or all of `input` if that
+/// record is not whole, so that rustls sees a bad header at once.
 ///
 /// A record longer than [`RECORD_BYTES_MAX`] is refused here: rustls would take 1792 bytes more,
 /// which RFC 5246 allows for compression.
@@ -545,149 +526,6 @@ fn fitting(plain: usize, room: usize) -> usize {
     let record = RECORD_PLAIN_MAX + RECORD_OVERHEAD_MAX;
     let rest = (room % record).saturating_sub(RECORD_OVERHEAD_MAX);
     (room / record * RECORD_PLAIN_MAX + rest).min(plain)
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Connection::Server(_) => "Server",
-            Connection::Client(_) => "Client",
-        })
-    }
-}
-
-impl Connection {
-    fn common(&self) -> &CommonState {
-        match self {
-            Connection::Server(connection) => connection.deref().deref(),
-            Connection::Client(connection) => connection.deref().deref(),
-        }
-    }
-
-    /// One step of rustls over `shown`: what it wants to send is appended to `queued`, plaintext goes
-    /// to `plain`. Returns how many bytes of `shown` are done with.
-    fn step(
-        &mut self,
-        shown: &mut [u8],
-        queued: &mut Vec<u8>,
-        plain: Plain<'_>,
-    ) -> (usize, Result<Next, Failure>) {
-        match self {
-            Connection::Server(connection) => {
-                take_step(connection.deref_mut().process_tls_records(shown), queued, plain)
-            }
-            Connection::Client(connection) => {
-                take_step(connection.deref_mut().process_tls_records(shown), queued, plain)
-            }
-        }
-    }
-
-    fn encrypt(&mut self, held: &mut [u8], plain: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
-        match self {
-            Connection::Server(connection) => {
-                encrypt_with(connection.process_tls_records(held), plain, out)
-            }
-            Connection::Client(connection) => {
-                encrypt_with(connection.process_tls_records(held), plain, out)
-            }
-        }
-    }
-
-    fn close_notify(&mut self, held: &mut [u8], queued: &mut Vec<u8>) {
-        let mut record = [0; 2 * CONTROL_BYTES_MAX];
-        let written = match self {
-            Connection::Server(connection) => {
-                close_with(connection.process_tls_records(held), &mut record)
-            }
-            Connection::Client(connection) => {
-                close_with(connection.process_tls_records(held), &mut record)
-            }
-        };
-        queued.extend_from_slice(&record[..written]);
-    }
-}
-
-/// After an error, takes over what rustls still wants to send. `rest` is what it was shown and has
-/// not discarded.
-fn collect_alert(connection: &mut Connection, rest: &mut [u8], queued: &mut Vec<u8>) {
-    let mut start = 0;
-    // Only while there is something: otherwise rustls would look at the input, and fail, again.
-    while connection.common().wants_write() {
-        let (discarded, next) = connection.step(&mut rest[start..], queued, &mut |_| {});
-        start += discarded;
-        if next.is_err() {
-            return;
-        }
-    }
-}
-
-/// What to do next, and the bytes at the front of what was shown that are done with.
-fn take_step<Data>(
-    status: UnbufferedStatus<'_, '_, Data>,
-    queued: &mut Vec<u8>,
-    plain: Plain<'_>,
-) -> (usize, Result<Next, Failure>) {
-    let UnbufferedStatus { discard, state } = status;
-    let next = state.map_err(Failure::Rustls).and_then(|state| act(state, queued, plain));
-    (discard, next)
-}
-
-/// Does what `state` asks for.
-fn act<Data>(
-    state: ConnectionState<'_, '_, Data>,
-    queued: &mut Vec<u8>,
-    plain: Plain<'_>,
-) -> Result<Next, Failure> {
-    Ok(match state {
-        ConnectionState::EncodeTlsData(mut encoder) => {
-            let start = queued.len();
-            if let Err(EncodeError::InsufficientSize(needed)) = encoder.encode(&mut []) {
-                queued.resize(start + needed.required_size, 0);
-                encoder
-                    .encode(&mut queued[start..])
-                    .map_err(|error| Failure::Ours(Fault::Internal(error.to_string())))?;
-            }
-            Next::Again
-        }
-        ConnectionState::TransmitTlsData(transmit) => {
-            transmit.done();
-            Next::Again
-        }
-        ConnectionState::ReadTraffic(mut traffic) => {
-            while let Some(record) = traffic.next_record() {
-                plain(record.map_err(Failure::Rustls)?.payload);
-            }
-            Next::Again
-        }
-        ConnectionState::PeerClosed | ConnectionState::Closed => Next::PeerClosed,
-        ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => Next::Starved,
-        state => return Err(Failure::Ours(Fault::Internal(format!("state {state:?}")))),
-    })
-}
-
-fn encrypt_with<Data>(
-    status: UnbufferedStatus<'_, '_, Data>,
-    plain: &[u8],
-    out: &mut [u8],
-) -> Result<usize, Fault> {
-    match status.state.map_err(|error| of_rustls(&error, None))? {
-        ConnectionState::WriteTraffic(mut traffic) => {
-            traffic.encrypt(plain, out).map_err(|error| match error {
-                EncryptError::EncryptExhausted => Fault::Exhausted,
-                EncryptError::InsufficientSize(_) => Fault::Internal(error.to_string()),
-            })
-        }
-        state => Err(Fault::Internal(format!("sealed in state {state:?}"))),
-    }
-}
-
-fn close_with<Data>(status: UnbufferedStatus<'_, '_, Data>, out: &mut [u8]) -> usize {
-    match status.state {
-        Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-            traffic.queue_close_notify(out).unwrap_or_default()
-        }
-        Ok(_) | Err(_) => 0,
-    }
 }
 
 #[cfg(test)]

@@ -46,8 +46,8 @@ pub enum SpiffeFault {
     /// A slash at the end.
     #[error("it ends with a slash")]
     TrailingSlash,
-    /// Something else than letters, digits, `.`, `-` and `_`; percent-encoding, queries and fragments
-    /// are among that.
+    /// Something else than letters, digits, `.`, `-` and `_`; percent-encoding, queries and
+    /// fragments are among that.
     #[error("its path has something else than a-z, A-Z, 0-9, '.', '-' and '_'")]
     Path,
     /// Longer than 2048 bytes.

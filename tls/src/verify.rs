@@ -1,11 +1,12 @@
 //! Verification of the peer: webpki for the path, our own rules for the identity.
 //!
 //! [`MeshVerifier`] serves both directions: path to a root of the bundle, CRLs, then the SVID rules
-//! of [`crate::certificate::workload`] and, for a client, the expected ids. [`RootsVerifier`] is for
-//! services outside the mesh: path and host name.
+//! of [`crate::certificate::workload`] and, for a client, the expected ids. [`RootsVerifier`] is
+//! for services outside the mesh: path and host name.
 //!
 //! # Invariants
-//! - The error that rustls gets decides the alert; the detailed [`Fault`] is left in [`crate::call`].
+//! - The error that rustls gets decides the alert; the detailed [`Fault`] is left in
+//!   [`crate::call`].
 //! - The peer is named to the session only after all rules held.
 
 use std::sync::Arc;
@@ -57,8 +58,8 @@ pub(crate) struct Anchors<'a> {
 
 /// Finds a path from `chain` (leaf first) to a root; returns until when all of the path is valid.
 ///
-/// Status unknown to the CRLs is accepted, and so are CRLs past their nextUpdate: a list that is not
-/// renewed must not cut the mesh off, while what it revokes stays revoked.
+/// Status unknown to the CRLs is accepted, and so are CRLs past their nextUpdate: a list that is
+/// not renewed must not cut the mesh off, while what it revokes stays revoked.
 pub(crate) fn path(
     anchors: Anchors<'_>,
     chain: (&CertificateDer<'_>, &[CertificateDer<'_>]),

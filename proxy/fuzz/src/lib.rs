@@ -15,11 +15,13 @@
 //! Limits over 4 KiB, which a fuzzer reaches rarely: unit tests stand at each of them.
 
 pub mod chunked;
+pub mod client_hello;
 pub mod config;
 pub mod path;
 pub mod proxy_protocol;
 pub mod request_head;
 pub mod response_head;
+pub mod tls_session;
 pub mod trailers;
 mod wire;
 
@@ -27,13 +29,15 @@ mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 9] = [
     ("chunked", chunked::check),
+    ("client_hello", client_hello::check),
     ("config", config::check),
     ("path", path::check),
     ("proxy_protocol", proxy_protocol::check),
     ("request_head", request_head::check),
     ("response_head", response_head::check),
+    ("tls_session", tls_session::check),
     ("trailers", trailers::check),
 ];
 

@@ -139,40 +139,43 @@ pub(crate) fn of_path(error: &webpki::Error) -> PathFault {
         E::NameConstraintViolation => {
             PathFault::Certificate("an issuer's constraints forbid its name")
         }
-        E::CertDistrusted => PathFault::Certificate("it is distrusted"),
-        E::SignatureAlgorithmMismatch => {
-            PathFault::Certificate("it names two signature algorithms")
-        }
+        error => PathFault::Certificate(of_rule(error)),
+    }
+}
+
+/// Which rule of X.509 is broken.
+fn of_rule(error: &webpki::Error) -> &'static str {
+    use webpki::Error as E;
+    #[allow(deprecated)]
+    match error {
+        E::CertDistrusted => "it is distrusted",
+        E::SignatureAlgorithmMismatch => "it names two signature algorithms",
         E::UnsupportedSignatureAlgorithm
         | E::UnsupportedSignatureAlgorithmContext(_)
         | E::UnsupportedSignatureAlgorithmForPublicKey
         | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
-            PathFault::Certificate("a key or signature is of a kind that is not supported")
+            "a key or signature is of a kind that is not supported"
         }
-        E::UnsupportedCriticalExtension => {
-            PathFault::Certificate("it has an unknown critical extension")
-        }
-        E::UnsupportedCertVersion => PathFault::Certificate("it is not of version 3"),
-        E::InvalidCertValidity => PathFault::Certificate("its validity ends before it begins"),
-        E::InvalidSerialNumber => PathFault::Certificate("its serial number is invalid"),
+        E::UnsupportedCriticalExtension => "it has an unknown critical extension",
+        E::UnsupportedCertVersion => "it is not of version 3",
+        E::InvalidCertValidity => "its validity ends before it begins",
+        E::InvalidSerialNumber => "its serial number is invalid",
         E::BadDer
         | E::BadDerTime
         | E::TrailingData(_)
         | E::ExtensionValueInvalid
         | E::MalformedExtensions
         | E::MalformedDnsIdentifier
-        | E::UnsupportedNameType => PathFault::Certificate("it cannot be read"),
+        | E::UnsupportedNameType => "it cannot be read",
         E::MalformedNameConstraint | E::InvalidNetworkMaskConstraint => {
-            PathFault::Certificate("an issuer's name constraints cannot be read")
+            "an issuer's name constraints cannot be read"
         }
         E::MaximumNameConstraintComparisonsExceeded
         | E::MaximumPathBuildCallsExceeded
         | E::MaximumPathDepthExceeded
-        | E::MaximumSignatureChecksExceeded => {
-            PathFault::Certificate("its path takes too long to verify")
-        }
-        E::CrlExpired { .. } => PathFault::Certificate("the CRL of its issuer has expired"),
-        E::UnknownRevocationStatus => PathFault::Certificate("whether it is revoked is unknown"),
+        | E::MaximumSignatureChecksExceeded => "its path takes too long to verify",
+        E::CrlExpired { .. } => "the CRL of its issuer has expired",
+        E::UnknownRevocationStatus => "whether it is revoked is unknown",
         E::InvalidCrlNumber
         | E::InvalidCrlSignatureForPublicKey
         | E::IssuerNotCrlSigner
@@ -186,10 +189,10 @@ pub(crate) fn of_path(error: &webpki::Error) -> PathFault {
         | E::UnsupportedCrlSignatureAlgorithmContext(_)
         | E::UnsupportedCrlSignatureAlgorithmForPublicKey
         | E::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_) => {
-            PathFault::Certificate("the CRL of its issuer cannot be used")
+            "the CRL of its issuer cannot be used"
         }
-        // `webpki::Error` is non-exhaustive.
-        _ => PathFault::Certificate("it breaks a rule of X.509"),
+        // `webpki::Error` is non-exhaustive, and `of_path` took the rest.
+        _ => "it breaks a rule of X.509",
     }
 }
 

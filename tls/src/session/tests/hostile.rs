@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use rustls::crypto::cipher::{AeadKey, MessageEncrypter, OutboundChunks, OutboundPlainMessage};
+use rustls::unbuffered::ConnectionState;
 use rustls::{ConnectionTrafficSecrets, ContentType};
 
 use super::*;
@@ -369,8 +370,8 @@ fn is_unprotected(_of_server: bool, at: usize) -> bool {
     at < RECORD_HEADER_BYTES
 }
 
-/// rustls remembers where the pieces of a message are; the caller may come back with more, or seal in
-/// between.
+/// rustls remembers where the pieces of a message are; the caller may come back with more, or seal
+/// in between.
 #[test]
 fn a_message_in_pieces_may_come_in_several_reads() {
     let root = Authority::new("root");
@@ -457,4 +458,16 @@ fn a_record_in_many_reads_is_one_record() {
         plain.extend(open_all(&mut pair.server, &mut has));
     }
     assert_eq!(plain, [7; 300]);
+}
+
+#[test]
+fn input_that_was_not_consumed_may_not_go_away() {
+    let root = Authority::new("root");
+    let (server, _) = members(&root);
+    let mut session = server.accept().expect("a session");
+    let mut front = [22, 3, 1, 0, 100, 1];
+    let advance = session.handshake(&mut front, &mut Vec::new(), NOW).expect("it waits");
+    assert_eq!(advance.consumed, 0);
+    let fault = session.handshake(&mut front[..3], &mut Vec::new(), NOW).err();
+    assert_eq!(fault.map(|fault| fault.label()), Some("internal"));
 }
