@@ -75,8 +75,11 @@ pub enum HelloFault {
 /// # Errors
 /// What makes it something else than a ClientHello.
 pub fn parse<'a>(input: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<Hello<'a>, HelloFault> {
-    if looks_like_tls(input) == Some(false) {
-        return Err(HelloFault::NotTls);
+    match looks_like_tls(input) {
+        Some(true) => {}
+        Some(false) => return Err(HelloFault::NotTls),
+        // What else is wrong with a header is said once it is known to be one.
+        None => return Ok(Hello::Partial),
     }
     let Some(message) = Message::find(input)? else { return Ok(Hello::Partial) };
     let bytes = if message.spans {

@@ -109,7 +109,8 @@ fn check_changed_hello(input: &[u8]) {
     let (mut flight, mut last) = (Vec::new(), Vec::new());
     match server.handshake(&mut hello, &mut flight, NOW) {
         Ok(advance) => hello.drain(..advance.consumed),
-        Err(_) => return assert!(flight.len() <= CONTROL_BYTES_MAX),
+        // It may fail over what stands behind a hello that was made shorter.
+        Err(_) => return assert!(flight.len() <= SENT_MAX),
     };
     assert!(flight.len() <= SENT_MAX);
     let ended = client.handshake(&mut flight, &mut last, NOW);
