@@ -1,8 +1,10 @@
-//! The command line: `run`, `check`, `explain`.
+//! The command line: `run`, `check`, `explain`, `certs`.
 //!
 //! # Invariants
 //! - Exit codes are 64 for a wrong command line, 78 for a wrong file, 1 for everything else that
 //!   goes wrong (sysexits.h).
+
+mod certs;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -46,7 +48,7 @@ enum Command {
     /// Reads the file, listens, and forwards until SIGTERM. The file is watched: an edit takes
     /// effect at once and closes no connection; a wrong one is reported and changes nothing.
     Run(RunArgs),
-    /// Check a file without running it.
+    /// Check a file, and the certificate files that it names, without running it.
     ///
     /// Prints every problem with its line, column and a hint, and warnings about rules that can
     /// never match. Exits with 78 if there is a problem.
@@ -56,6 +58,11 @@ enum Command {
     /// Compiles the file with the code that the proxy runs, and shows the rules that were looked
     /// at and the first condition that failed in each.
     Explain(ExplainArgs),
+    /// Show the certificates in use: identity, chain, expiry, fingerprint.
+    ///
+    /// Asks the proxy that runs with the file at its admin address. If none answers, reads the
+    /// files and checks them as a start would.
+    Certs(CertsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -125,6 +132,16 @@ struct ExplainArgs {
     listener: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct CertsArgs {
+    /// The configuration, YAML or JSON.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Read the files, whatever runs.
+    #[arg(long)]
+    files: bool,
+}
+
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("a header is written `Name: value`")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
@@ -144,6 +161,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run_proxy(args),
         Command::Check(args) => check(&args.file),
         Command::Explain(args) => explain_request(&args),
+        Command::Certs(args) => certs::show(&args.file, args.files),
     }
 }
 
@@ -163,9 +181,11 @@ fn run_proxy(args: RunArgs) -> ExitCode {
         Err(error) => {
             complain(&error.to_string());
             ExitCode::from(match error {
-                StartError::Config(Rejection::Invalid { .. } | Rejection::Unreadable { .. }) => {
-                    EXIT_CONFIG
-                }
+                StartError::Config(
+                    Rejection::Invalid { .. }
+                    | Rejection::Unreadable { .. }
+                    | Rejection::Credentials { .. },
+                ) => EXIT_CONFIG,
                 StartError::Config(Rejection::Bind { .. })
                 | StartError::Backend(_)
                 | StartError::Admin { .. }
@@ -176,7 +196,9 @@ fn run_proxy(args: RunArgs) -> ExitCode {
 }
 
 fn check(file: &Path) -> ExitCode {
-    let compiled = reload::read(file).and_then(|bytes| reload::compile(file, &bytes));
+    let compiled = reload::read(file)
+        .and_then(|bytes| reload::compile(file, &bytes))
+        .and_then(|(table, loaded)| certs::of(file, &table).map(|_| (table, loaded)));
     match compiled {
         Ok((table, loaded)) => {
             for warning in &loaded.warnings {

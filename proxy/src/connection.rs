@@ -1,14 +1,13 @@
 //! A connection from a client, from accept to the protocol that serves it.
 //!
 //! ```text
-//! Accepted ─▶ prepare: [PROXY header] ─▶ Prepared ─▶ http1::connection | tunnel
-//!                                          ▲               │
-//!                                          └──── Idle ◀─────┘
+//! Accepted ─▶ prepare: [PROXY header] ─▶ [TLS] ─▶ Prepared ─▶ http1::connection | tunnel
+//!                                                    ▲               │
+//!                                                    └──── Idle ◀─────┘
 //! ```
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 
@@ -22,11 +21,15 @@ use crate::http1;
 use crate::http1::connection::Connection;
 use crate::io::deadlines::after;
 use crate::io::pacing;
+use crate::io::resting::Resting;
 use crate::io::socket::{Arrival, Socket};
 use crate::outcome::{Cause, Failure};
+use crate::passthrough;
 use crate::proxy_protocol;
 use crate::shared::{Accepted, Instance};
 use crate::sys::block::Block;
+use crate::tls::admit::{Admitted, Rejected, admit};
+use crate::tls::peer::TlsPeer;
 use crate::tunnel;
 use crate::worker::Worker;
 
@@ -44,6 +47,8 @@ pub struct Peer {
     pub hop: IpAddr,
     /// The client's IP address as text.
     pub text: ArrayString<ADDRESS_TEXT_BYTES>,
+    /// What its TLS handshake told, if it speaks TLS.
+    pub tls: Option<Rc<TlsPeer>>,
 }
 
 impl Peer {
@@ -55,7 +60,13 @@ impl Peer {
         let mut text = ArrayString::new();
         let written = write!(text, "{}", address.ip());
         debug_assert!(written.is_ok(), "an address fits");
-        Self { address, destination: None, hop: address.ip(), text }
+        Self { address, destination: None, hop: address.ip(), text, tls: None }
+    }
+
+    /// Whether it has proved to be a member of the mesh.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.identity.is_some())
     }
 
     fn spoken_for(self, source: SocketAddr, destination: SocketAddr) -> Self {
@@ -79,14 +90,16 @@ pub enum Prepared {
 
 /// A connection between requests, out of the runtime.
 pub struct Idle {
-    /// The socket.
-    pub fd: OwnedFd,
+    /// The connection.
+    pub resting: Resting,
     /// Who is at the other end.
     pub peer: Peer,
     /// The listening instance that it came in by.
     pub instance: Instance,
     /// Whether a request has come on it.
     pub served: bool,
+    /// When it has reached its greatest age, on the clock of `now_ns`.
+    pub retire_ns: u64,
     /// When it is closed if nothing comes, on the clock of `now_ns`.
     pub due_ns: u64,
 }
@@ -95,10 +108,10 @@ impl Idle {
     /// Takes it up again.
     #[must_use]
     pub fn resume(self, worker: &Rc<Worker>) -> Option<Prepared> {
-        let Self { fd, peer, instance, served, .. } = self;
-        let socket = Socket::new(fd, &worker.deadlines).ok()?;
+        let Self { resting, peer, instance, served, retire_ns, .. } = self;
+        let socket = Socket::awake(resting, &worker.deadlines, &worker.handshakes.live).ok()?;
         let (worker, served) = (Rc::clone(worker), Cell::new(served));
-        let connection = Box::new(Connection { worker, socket, peer, instance, served });
+        let connection = Box::new(Connection { worker, socket, peer, instance, served, retire_ns });
         Some(Prepared::Http1 { connection, early: None })
     }
 }
@@ -128,7 +141,10 @@ pub async fn prepare(worker: Rc<Worker>, accepted: Accepted) -> Option<Prepared>
     let over =
         config.max_connections.is_some_and(|most| worker.open_of(instance) > u64::from(most));
     if over {
-        refuse(&worker, socket, protocol).await;
+        worker.shard.record_cause(Cause::Overloaded);
+        // Inside TLS nothing can be said before a handshake, which is what there is no room for.
+        let spoken = if config.tls.is_some() { Protocol::Tcp } else { protocol };
+        refuse(&worker, socket, spoken, Cause::Overloaded.into()).await;
         return None;
     }
     let mut peer = Peer::new(peer);
@@ -142,38 +158,80 @@ pub async fn prepare(worker: Rc<Worker>, accepted: Accepted) -> Option<Prepared>
                 early = Some(block);
             }
             Err(failure) => {
-                tracing::debug!(cause = failure.cause.label(), peer = %peer.address, "{failure}");
-                worker.shard.record_cause(failure.cause);
+                turned_away(&worker, &peer, &failure);
                 return None;
             }
         }
     }
+    let mut socket = socket;
+    if let Some(server) = snapshot.running.credentials.listener(listener) {
+        let admitted = admit(&worker, socket, early.take(), config, server).await;
+        Admitted { socket, early } =
+            admitted_or_answered(&worker, &peer, protocol, admitted).await?;
+        peer.tls = socket.tls().map(|layer| Rc::clone(layer.peer()));
+        if peer.tls.is_none() {
+            worker.count_plaintext(instance, peer.address.ip());
+        }
+    }
+    if protocol != Protocol::Http1 {
+        peer.destination = peer.destination.or_else(|| local_address(&socket));
+    }
+    let table = (Rc::clone(&snapshot), listener);
     Some(match protocol {
         Protocol::Http1 => {
             let served = Cell::new(false);
-            let connection = Box::new(Connection { worker, socket, peer, instance, served });
+            let retire_ns = config.max_connection_age.map_or(u64::MAX, |age| after(now_ns(), age));
+            let connection =
+                Box::new(Connection { worker, socket, peer, instance, served, retire_ns });
             Prepared::Http1 { connection, early }
         }
-        // `control::reload` lets no such listener in yet.
-        Protocol::TlsPassthrough => return None,
         Protocol::Tcp => {
-            peer.destination = peer.destination.or_else(|| local_address(&socket));
             let early = early.unwrap_or_else(Block::small);
-            let table = (snapshot, listener);
-            Prepared::Tcp(Box::pin(tunnel::serve(worker, socket, peer, table, early)))
+            let cluster = config.cluster?;
+            Prepared::Tcp(Box::pin(tunnel::serve(worker, socket, peer, table, cluster, early)))
+        }
+        Protocol::TlsPassthrough => {
+            let early = early.unwrap_or_else(Block::small);
+            Prepared::Tcp(Box::pin(passthrough::serve(worker, socket, peer, table, early)))
         }
     })
+}
+
+/// The connection, or `None` for one that was rejected: it is recorded, and told in plaintext where
+/// that is what it speaks.
+async fn admitted_or_answered(
+    worker: &Rc<Worker>,
+    peer: &Peer,
+    protocol: Protocol,
+    admitted: Result<Admitted, Rejected>,
+) -> Option<Admitted> {
+    match admitted {
+        Ok(admitted) => return Some(admitted),
+        Err(Rejected::Unused) => {}
+        Err(Rejected::Failed(failure)) => turned_away(worker, peer, &failure),
+        Err(Rejected::Plaintext(socket)) => {
+            let failure = Cause::ClientPlaintext.into();
+            turned_away(worker, peer, &failure);
+            refuse(worker, socket, protocol, failure).await;
+        }
+    }
+    None
+}
+
+/// Records a connection that does not come as far as a protocol.
+fn turned_away(worker: &Worker, peer: &Peer, failure: &Failure) {
+    tracing::debug!(cause = failure.cause.label(), peer = %peer.address, "{failure}");
+    worker.shard.record_cause(failure.cause);
 }
 
 fn local_address(socket: &Socket) -> Option<SocketAddr> {
     getsockname(socket.fd()).ok().and_then(|address| SocketAddr::try_from(address).ok())
 }
 
-/// Turns a connection away because the listener has as many as it may have.
-async fn refuse(worker: &Rc<Worker>, socket: Socket, protocol: Protocol) {
-    worker.shard.record_cause(Cause::Overloaded);
+/// Answers a connection that is not served, where its protocol has words for it.
+async fn refuse(worker: &Rc<Worker>, socket: Socket, protocol: Protocol, failure: Failure) {
     if protocol == Protocol::Http1 {
-        http1::connection::turn_away(worker, socket, Cause::Overloaded).await;
+        http1::connection::turn_away(worker, socket, &failure).await;
     } else {
         socket.abort();
     }

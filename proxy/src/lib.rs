@@ -20,12 +20,14 @@ pub mod io;
 pub mod limits;
 pub mod logging;
 pub mod outcome;
+pub mod passthrough;
 pub mod proxy_protocol;
 pub mod recorder;
 pub mod run;
 pub mod shared;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod tls;
 pub mod tunnel;
 pub mod upstream;
 pub mod worker;

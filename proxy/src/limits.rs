@@ -95,6 +95,24 @@ pub const PARKED_BEFORE_TRIM: usize = 256;
 /// And so long it waits for more of them.
 pub const TRIM_DELAY: Duration = Duration::from_millis(500);
 
+/// TLS handshakes that a worker has under way at once on either side; more wait within their
+/// deadline. About 20 KiB each.
+pub const HANDSHAKES_MAX: usize = 2048;
+/// Silence after which the client of a permissive TCP listener is taken to wait for the server, in
+/// plaintext.
+pub const PERMISSIVE_SILENCE: Duration = Duration::from_secs(1);
+/// Bytes of a handshake that are held while its messages are incomplete.
+pub const HANDSHAKE_BYTES_MAX: usize = LARGE_BLOCK_BYTES;
+/// How long the last words of a TLS connection may take.
+pub const GOODBYE_TIME: Duration = Duration::from_secs(2);
+/// Longest file of certificates, keys or revocations.
+pub const CREDENTIAL_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Addresses whose plaintext connections are counted one by one, for each worker; what is beyond
+/// shares one count.
+pub const PLAINTEXT_PEERS_MAX: usize = 256;
+/// Endpoints whose TLS sessions a worker keeps apart.
+pub const SESSION_CACHES_MAX: usize = 1024;
+
 /// Connections taken per turn of an accept loop.
 pub const ACCEPTS_PER_TURN: usize = 16;
 /// Length of a listener's queue in the kernel.

@@ -6,6 +6,9 @@
 
 use std::fmt;
 
+use crate::tls::handshake::Side;
+use crate::tls::layer::fault_of;
+
 /// Who is to blame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
@@ -70,6 +73,10 @@ causes! {
     ClientClosed "client_closed" Downstream 499 "the client closed before its request was complete",
     ClientReset "client_reset" Downstream 499 "the client reset the connection",
     ClientStalled "client_stalled" Downstream 499 "the client neither read nor wrote for too long",
+    ClientTls "client_tls" Downstream 400 "the TLS connection of the client failed",
+    ClientTlsTimeout "client_tls_timeout" Downstream 408 "the TLS handshake was not done in time",
+    ClientPlaintext "client_plaintext" Downstream 400 "plaintext where only TLS is spoken",
+    ServerName "server_name" Downstream 404 "nothing is routed for the server name that the client asks for",
     ProxyHeader "proxy_header" Downstream 400 "the connection did not begin with a valid PROXY header",
     NoRoute "no_route" Local 404 "no route matches the request",
     NoBackend "no_backend" Local 500 "every backend of the rule has weight 0",
@@ -77,10 +84,13 @@ causes! {
     HeadGrowth "head_growth" Local 431 "the head does not fit with what the route adds to it",
     Overloaded "overloaded" Local 503 "the listener is at its limit of connections",
     Descriptors "descriptors" Local 503 "the proxy is out of file descriptors",
+    LocalTls "local_tls" Local 503 "the proxy's own side of a TLS connection failed",
     TunnelIdle "tunnel_idle" Local 504 "neither side of the tunnel sent anything for the idle time",
     Internal "internal" Local 500 "the proxy failed on this request",
     ConnectFailed "connect_failed" Upstream 503 "the connection to the upstream failed",
     ConnectTimeout "connect_timeout" Upstream 503 "the upstream did not accept the connection in time",
+    UpstreamTls "upstream_tls" Upstream 503 "the TLS connection with the upstream failed",
+    UpstreamTlsTimeout "upstream_tls_timeout" Upstream 503 "the TLS handshake with the upstream was not done in time",
     UpstreamClosed "upstream_closed" Upstream 502 "the upstream closed the connection before it answered",
     UpstreamReset "upstream_reset" Upstream 502 "the upstream reset the connection",
     UpstreamMalformed "upstream_malformed" Upstream 502 "the upstream's response is malformed",
@@ -115,6 +125,17 @@ impl Failure {
     #[must_use]
     pub fn with(cause: Cause, detail: impl fmt::Display) -> Self {
         Self { cause, detail: Some(detail.to_string().into_boxed_str()) }
+    }
+}
+
+impl Failure {
+    /// What an error of a socket means: the fault of TLS if it is one, else `cause`.
+    #[must_use]
+    pub fn of_io(side: Side, cause: Cause, error: &std::io::Error) -> Self {
+        match fault_of(error) {
+            Some(fault) => side.failure(fault),
+            None => Self::with(cause, error),
+        }
     }
 }
 

@@ -10,10 +10,12 @@
 use std::net::SocketAddr;
 
 use ringway_stats::{Counter, Gauge, Histogram, Slots};
+use ringway_tls::{Fault, Session};
 
 use crate::limits::SERIES_MAX;
 use crate::outcome::Cause;
 use crate::sys::alloc::allocations;
+use crate::tls::handshake::Side;
 
 /// The classes of status: informational is never final.
 pub const STATUS_CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "none"];
@@ -69,6 +71,49 @@ pub struct ListenerSeries {
     pub accepted: Counter,
     /// Connections closed.
     pub closed: Counter,
+    /// Connections in plaintext where TLS is spoken too.
+    pub plaintext: Counter,
+}
+
+/// TLS connections of one side.
+#[derive(Debug)]
+pub struct TlsSeries {
+    /// Handshakes done in full.
+    pub full: Counter,
+    /// Sessions resumed.
+    pub resumed: Counter,
+    /// Time from the first step of a handshake to its last, nanoseconds.
+    pub handshake: Histogram,
+    /// Connections that failed, in the order of [`Fault::LABELS`].
+    pub faults: Vec<Counter>,
+    /// Connections cut because their peer is trusted no more.
+    pub cut: Counter,
+}
+
+impl Default for TlsSeries {
+    fn default() -> Self {
+        Self {
+            full: Counter::new(),
+            resumed: Counter::new(),
+            handshake: Histogram::default(),
+            faults: Fault::LABELS.iter().map(|_| Counter::new()).collect(),
+            cut: Counter::new(),
+        }
+    }
+}
+
+impl TlsSeries {
+    /// Records a handshake that has taken `time_ns`.
+    pub fn established(&self, session: &Session, time_ns: u64) {
+        let counter = if session.negotiated().resumed { &self.resumed } else { &self.full };
+        counter.increment();
+        self.handshake.record(time_ns);
+    }
+
+    /// Records a connection that failed.
+    pub fn failed(&self, fault: &Fault) {
+        self.faults[fault.index()].increment();
+    }
 }
 
 /// Everything one worker counts.
@@ -102,6 +147,10 @@ pub struct Shard {
     pub splice_bytes: Counter,
     /// Payload moved through buffers.
     pub copy_bytes: Counter,
+    /// TLS with clients.
+    pub tls_downstream: TlsSeries,
+    /// TLS with endpoints.
+    pub tls_upstream: TlsSeries,
     /// Tunnels and upgraded connections that have ended.
     pub tunnels: Counter,
     /// Times that accepting paused for want of descriptors or memory.
@@ -135,6 +184,8 @@ impl Default for Shard {
             pooled: Gauge::new(),
             splice_bytes: Counter::new(),
             copy_bytes: Counter::new(),
+            tls_downstream: TlsSeries::default(),
+            tls_upstream: TlsSeries::default(),
             tunnels: Counter::new(),
             accept_pauses: Counter::new(),
             handed_over: Counter::new(),
@@ -169,6 +220,15 @@ impl Shard {
         }
         if let Some(cause) = outcome.cause {
             self.record_cause(cause);
+        }
+    }
+
+    /// What is counted of TLS on one side.
+    #[must_use]
+    pub fn tls(&self, side: Side) -> &TlsSeries {
+        match side {
+            Side::Downstream => &self.tls_downstream,
+            Side::Upstream => &self.tls_upstream,
         }
     }
 

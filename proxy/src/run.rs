@@ -18,12 +18,12 @@ use crate::admin;
 use crate::control;
 use crate::control::reload::{Rejection, Reloader};
 use crate::io::backend::{self, Backend};
-use crate::shared::{Seat, Shared};
+use crate::shared::{PlaintextPeers, Seat, Shared};
 use crate::worker;
 use crate::worker::mailbox::Mailbox;
 
 /// Where the admin interface is when the file does not say.
-const ADMIN_DEFAULT: SocketAddr =
+pub const ADMIN_DEFAULT: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4191);
 
 /// What the command line asks for.
@@ -96,8 +96,14 @@ fn resolve_first(
 }
 
 fn seats(workers: usize) -> io::Result<Vec<Seat>> {
-    let seat =
-        |_| Ok(Seat { mailbox: Mailbox::new()?, shard: Arc::default(), load: Default::default() });
+    let seat = |_| {
+        Ok(Seat {
+            mailbox: Mailbox::new()?,
+            shard: Arc::default(),
+            load: Default::default(),
+            plaintext: PlaintextPeers::default(),
+        })
+    };
     (0..workers).map(seat).collect()
 }
 

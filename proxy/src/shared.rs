@@ -10,7 +10,8 @@
 //! - The only things that several threads write are here: the generation, the drain flag, the
 //!   load of each worker, and the endpoints' load cells inside the table.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,7 +19,9 @@ use crossbeam::utils::CachePadded;
 use ringway_router::{EndpointTable, ListenerId, Table};
 
 use crate::io::backend::Backend;
+use crate::limits::PLAINTEXT_PEERS_MAX;
 use crate::recorder::Shard;
+use crate::tls::credentials::Credentials;
 use crate::worker::mailbox::Mailbox;
 
 /// A table in use: the decisions, the endpoints, and where their series are.
@@ -33,6 +36,8 @@ pub struct Running {
     pub route_series: Box<[u32]>,
     /// Series of each cluster, by `ClusterId`.
     pub cluster_series: Box<[u32]>,
+    /// What TLS connections are made with.
+    pub credentials: Arc<Credentials>,
     /// The listener of the table that each listening instance serves, by instance.
     pub listener_of: Box<[Option<ListenerId>]>,
 }
@@ -43,6 +48,20 @@ pub struct Running {
 pub struct Instance(pub u32);
 
 impl Running {
+    /// The same with other `endpoints`, as the next generation.
+    #[must_use]
+    pub fn successor(&self, endpoints: EndpointTable) -> Self {
+        Self {
+            generation: self.generation + 1,
+            table: Arc::clone(&self.table),
+            endpoints,
+            route_series: self.route_series.clone(),
+            cluster_series: self.cluster_series.clone(),
+            credentials: Arc::clone(&self.credentials),
+            listener_of: self.listener_of.clone(),
+        }
+    }
+
     /// The listener that `instance` serves; `None` once the table has dropped it.
     #[must_use]
     pub fn listener(&self, instance: Instance) -> Option<ListenerId> {
@@ -58,6 +77,41 @@ pub struct Seat {
     pub shard: Arc<Shard>,
     /// Connections that it has.
     pub load: CachePadded<AtomicU32>,
+    /// Who connects in plaintext where TLS is spoken too.
+    pub plaintext: PlaintextPeers,
+}
+
+/// Connections in plaintext to listeners that speak TLS too, by series of the listener and address
+/// of the client. Written by one worker, once for each such connection; read by the admin thread.
+#[derive(Debug, Default)]
+pub struct PlaintextPeers(Mutex<PlaintextCounts>);
+
+/// The counts of [`PlaintextPeers`].
+#[derive(Debug, Default, Clone)]
+pub struct PlaintextCounts {
+    /// By listener and address.
+    pub peers: BTreeMap<(u32, IpAddr), u64>,
+    /// Those of addresses beyond [`PLAINTEXT_PEERS_MAX`], by listener.
+    pub others: BTreeMap<u32, u64>,
+}
+
+impl PlaintextPeers {
+    /// Counts a connection.
+    pub fn count(&self, listener: u32, address: IpAddr) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = counts.peers.contains_key(&(listener, address));
+        if known || counts.peers.len() < PLAINTEXT_PEERS_MAX {
+            *counts.peers.entry((listener, address)).or_default() += 1;
+        } else {
+            *counts.others.entry(listener).or_default() += 1;
+        }
+    }
+
+    /// The counts now.
+    #[must_use]
+    pub fn counts(&self) -> PlaintextCounts {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// The process.

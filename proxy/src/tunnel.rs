@@ -22,7 +22,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringway_router::ListenerId;
+use ringway_router::{ClusterId, ListenerId};
 use ringway_stats::clock::now_ns;
 
 use crate::connection::Peer;
@@ -109,18 +109,18 @@ impl Activity<'_> {
     }
 }
 
-/// Serves a connection of a TCP listener.
+/// Carries a connection to an endpoint of `cluster`.
 pub async fn serve(
     worker: Rc<Worker>,
     socket: Socket,
     peer: Peer,
     table: (Rc<Snapshot>, ListenerId),
+    cluster: ClusterId,
     early: Block,
 ) {
     let (snapshot, listener) = table;
     let running = &snapshot.running;
     let listener = running.table.listener(listener);
-    let Some(cluster) = listener.cluster else { return };
     let started_ns = now_ns();
     let mut outcome = Outcome {
         route: 0,
@@ -200,7 +200,7 @@ impl<'a> Direction<'a> {
     async fn carry(&self, first: Block) -> End {
         let end = self.move_all(first).await;
         if end == End::Finished {
-            self.sink.finish();
+            self.sink.finish().await;
             // From now on nothing is read from the source: the other direction keeps an eye on it.
             self.activity.half_closed.set(true);
             self.sink.receiving().hasten(after(now_ns(), FAR_SIDE_LOOK));
@@ -209,9 +209,12 @@ impl<'a> Direction<'a> {
     }
 
     async fn move_all(&self, first: Block) -> End {
+        if !(self.source.is_plain() && self.sink.is_plain()) {
+            return self.copy(first, u32::MAX).await.unwrap_or(End::Finished);
+        }
         let mut block = first;
         loop {
-            if let Some(end) = self.copy(block).await {
+            if let Some(end) = self.copy(block, FULL_RECEIVES).await {
                 return end;
             }
             match splice::run(self.source, self.sink, splice::ENDLESS, self).await {
@@ -227,8 +230,8 @@ impl<'a> Direction<'a> {
         }
     }
 
-    /// Copies until the end, or until splicing pays (`None`).
-    async fn copy(&self, first: Block) -> Option<End> {
+    /// Copies until the end, or until `most` full receives in a row: splicing pays (`None`).
+    async fn copy(&self, first: Block, most: u32) -> Option<End> {
         let mut block = first;
         let mut full = 0;
         loop {
@@ -239,9 +242,12 @@ impl<'a> Direction<'a> {
                     Ok(block) => block,
                     Err(end) => return Some(end),
                 };
-                if full >= FULL_RECEIVES {
+                if full >= most {
                     self.small_bursts.set(0);
                     return None;
+                }
+                if full == FULL_RECEIVES {
+                    block = Block::large();
                 }
             }
             block = match self.receive(block).await {

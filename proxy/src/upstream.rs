@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use ringway_router::{Cluster, ClusterId, EndpointSlot, InFlight};
 use ringway_stats::clock::now_ns;
+use ringway_tls::ServerName;
 
 use crate::connection::Peer;
 use crate::io::deadlines::after;
@@ -22,6 +23,8 @@ use crate::io::socket::Socket;
 use crate::outcome::{Cause, Failure};
 use crate::proxy_protocol;
 use crate::sys::block::Block;
+use crate::tls::credentials::ClusterTls;
+use crate::tls::handshake;
 use crate::worker::{Snapshot, Worker};
 
 /// Endpoints tried before a request fails for want of a connection.
@@ -39,6 +42,21 @@ struct Picked {
 impl Picked {
     fn cluster(&self) -> &Cluster {
         self.snapshot.running.table.cluster(self.cluster)
+    }
+
+    /// How connections to it are protected.
+    fn tls(&self) -> Option<&ClusterTls> {
+        self.snapshot.running.credentials.cluster(self.cluster)
+    }
+
+    /// The name that the file gives it, if that is not an address.
+    fn name(&self) -> Option<&str> {
+        let endpoints = self.snapshot.running.endpoints.cluster(self.cluster);
+        endpoints.iter().find(|endpoint| endpoint.slot == self.slot)?.name()
+    }
+
+    fn policy(&self) -> u64 {
+        self.tls().map_or(0, |tls| tls.policy)
     }
 }
 
@@ -73,6 +91,7 @@ impl Upstream {
     /// Puts the connection into the pool. It must have read its whole response.
     pub fn give_back(mut self) {
         let Picked { address, slot, .. } = self.picked;
+        let policy = self.picked.policy();
         let cluster = self.picked.cluster();
         // A connection that began with somebody's PROXY header speaks for nobody else.
         let Some(socket) = self.socket.take().filter(|_| cluster.send_proxy_protocol.is_none())
@@ -81,7 +100,8 @@ impl Upstream {
         };
         socket.receiving().clear();
         let most = usize::try_from(cluster.pool_idle_max).unwrap_or(usize::MAX);
-        self.worker.pool.give(slot, address, socket, cluster.pool_idle_timeout, most);
+        let place = (slot, address, policy);
+        self.worker.pool.give(place, socket, cluster.pool_idle_timeout, most);
     }
 }
 
@@ -121,7 +141,7 @@ pub async fn acquire(
     loop {
         let picked = pick(worker, snapshot, cluster, avoid)?;
         if want != Want::Fresh
-            && let Some(socket) = worker.pool.take(picked.slot, picked.address)
+            && let Some(socket) = pooled(worker, &picked)
         {
             worker.shard.upstream_reused.increment();
             return Ok(Upstream {
@@ -135,7 +155,9 @@ pub async fn acquire(
             Ok(upstream) => return Ok(upstream),
             Err((failure, slot)) => {
                 worker.shard.connect_failures.increment();
-                if failure.cause == Cause::ConnectTimeout && now_ns() >= deadline_ns {
+                let late =
+                    matches!(failure.cause, Cause::ConnectTimeout | Cause::UpstreamTlsTimeout);
+                if late && now_ns() >= deadline_ns {
                     return Err(Failure { cause: Cause::UpstreamTimeout, ..failure });
                 }
                 if attempt == CONNECT_ATTEMPTS_MAX
@@ -148,6 +170,11 @@ pub async fn acquire(
             }
         }
     }
+}
+
+fn pooled(worker: &Worker, picked: &Picked) -> Option<Socket> {
+    let Picked { slot, address, .. } = *picked;
+    worker.pool.take(slot, address, picked.policy(), &worker.handshakes.live)
 }
 
 /// [`acquire`] for a tunnel: always a new connection.
@@ -219,5 +246,34 @@ async fn connect(
             return Err(failed(error));
         }
     }
+    let socket = match picked.tls() {
+        None => socket,
+        Some(tls) => {
+            let due_ns = after(now_ns(), timeout);
+            // On the heap: it is rare, and its state large.
+            let protected = Box::pin(protect(worker, socket, tls, &picked, due_ns)).await;
+            protected.map_err(|failure| {
+                worker.shard.upstream_closed.increment();
+                let detail = failure.detail.as_deref().unwrap_or_default();
+                let (cause, separator) = (failure.cause, if detail.is_empty() { "" } else { ": " });
+                (Failure::with(cause, format_args!("{address}{separator}{detail}")), slot)
+            })?
+        }
+    };
     Ok(Upstream { worker: Rc::clone(worker), picked, socket: Some(socket), reused: false })
+}
+
+/// TLS with the endpoint that was picked.
+async fn protect(
+    worker: &Worker,
+    socket: Socket,
+    tls: &ClusterTls,
+    picked: &Picked,
+    due_ns: u64,
+) -> Result<Socket, Failure> {
+    let client = worker.sessions.client(tls, picked.address);
+    let named = picked.name().filter(|_| tls.names_endpoints);
+    let named = named.and_then(|name| ServerName::try_from(name.to_owned()).ok());
+    let name = tls.name.as_ref().or(named.as_ref());
+    handshake::connect(worker, socket, &client, name, picked.address, due_ns).await
 }

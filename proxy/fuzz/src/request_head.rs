@@ -91,7 +91,7 @@ fn check_composed(parsed: &RequestHead<'_>, path: &str, trusted: bool) {
     // HTTP/1.0 may come without a host; the name of the cluster stands in.
     let host = if parsed.host.is_empty() { "cluster" } else { parsed.host };
     let line = Line { path: path.as_bytes(), query: parsed.query, host };
-    let hop = Hop { peer: "192.0.2.1", trusted, request_id: 1 };
+    let hop = Hop { peer: "192.0.2.1", trusted, request_id: 1, secure: trusted, certificate: None };
     let mut out = Block::large();
     compose::request(parsed, &line, &hop, &HeaderEdits::default(), &mut out)
         .expect("a head of a few KiB fits");

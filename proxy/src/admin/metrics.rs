@@ -4,6 +4,8 @@
 //! - Reading stops nobody: shards are single-writer atomics.
 //! - Only series that were ever touched are printed.
 
+mod tls;
+
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -31,6 +33,9 @@ pub fn render(admin: &Admin) -> String {
     workers(admin, &mut out);
     connections(&admin.shared, &mut out);
     listeners(admin, &mut out);
+    tls::connections(&admin.shared, &mut out);
+    tls::plaintext(admin, &mut out);
+    tls::certificates(&admin.status.get().credentials, &mut out);
     let registries = admin.registries.lock().unwrap_or_else(PoisonError::into_inner);
     exchanges(&admin.shared, &mut out, "route", &registries.routes, |shard| &shard.routes);
     exchanges(&admin.shared, &mut out, "cluster", &registries.clusters, |shard| &shard.clusters);

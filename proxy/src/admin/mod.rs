@@ -6,6 +6,7 @@
 //! # Not here
 //! Anything that changes the proxy: the interface is read-only.
 
+pub mod certificates;
 pub mod metrics;
 pub mod ready;
 
@@ -29,6 +30,8 @@ use crate::shared::Shared;
 
 /// Connections that the admin interface serves at once.
 const CONNECTIONS_MAX: usize = 64;
+/// What can be asked for.
+const PAGES: &str = "/ready /live /metrics /config /certs\n";
 /// How long a request head may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -115,8 +118,12 @@ async fn answer<B>(
             }
         }
         "/config" => text(StatusCode::OK, "application/json", ready::config(admin)),
-        "/" => text(StatusCode::OK, "text/plain", "/ready /live /metrics /config\n"),
-        _ => text(StatusCode::NOT_FOUND, "text/plain", "/ready /live /metrics /config\n"),
+        "/certs" => {
+            let report = certificates::report(&admin.status.get().credentials);
+            text(StatusCode::OK, "application/json", format!("{report:#}\n"))
+        }
+        "/" => text(StatusCode::OK, "text/plain", PAGES),
+        _ => text(StatusCode::NOT_FOUND, "text/plain", PAGES),
     })
 }
 

@@ -24,6 +24,10 @@ pub fn report(admin: &Admin) -> (bool, String) {
             "problem": status.problem,
             "unresolved": status.unresolved,
         },
+        "certificates": {
+            "generation": status.credentials.generation,
+            "problems": status.credentials.problems,
+        },
         "version": crate::cli::VERSION,
     });
     (!draining, format!("{report:#}\n"))
@@ -42,7 +46,9 @@ pub fn config(admin: &Admin) -> String {
             json!({
                 "name": &*listener.name,
                 "address": listener.address,
-                "protocol": format!("{:?}", listener.protocol).to_lowercase(),
+                "protocol": listener.protocol.as_str(),
+                "mtls": format!("{:?}", listener.mtls).to_lowercase(),
+                "tls": listener.speaks_tls(),
                 "cluster": cluster,
             })
         })
@@ -57,7 +63,12 @@ pub fn config(admin: &Admin) -> String {
                     "in_flight": endpoint.load.in_flight(),
                 })
             });
-            json!({ "name": &*table.cluster(id).name, "endpoints": endpoints.collect::<Value>() })
+            let cluster = table.cluster(id);
+            json!({
+                "name": &*cluster.name,
+                "tls": cluster.tls.is_some(),
+                "endpoints": endpoints.collect::<Value>(),
+            })
         })
         .collect();
     let flags = match admin.shared.backend {

@@ -3,7 +3,8 @@
 //! ```text
 //! file event ─┐
 //! SIGHUP ─────┼─▶ reload ─▶ load, compile, resolve, bind ─▶ publish ─▶ workers
-//! 30 s ───────┘                        │ problem
+//! 10 s, 30 s ─┘   rotate ─▶ certificate files ────────────────┘
+//!                                      │ problem
 //! SIGTERM ─▶ drain ─▶ end              └─▶ the old table stays; status says why
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! - A file takes effect whole or not at all.
 //! - The control thread never touches a connection.
 
+pub mod credentials;
 pub mod drain;
 pub mod port_owner;
 pub mod reload;
@@ -45,19 +47,19 @@ async fn serve(mut reloader: Reloader, shared: &Arc<Shared>) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let (changed, mut changes) = mpsc::channel(watch::EVENTS_MAX);
-    let _watcher = watch::start(reloader.path(), changed);
+    let mut watcher = watch::start(reloader.path(), changed);
     // The file may have changed between the first reading and the watch.
-    reloader.reload(shared, false).await;
+    look(&mut reloader, shared, &mut watcher, false).await;
     let mut resolve = tokio::time::interval(RESOLVE_INTERVAL);
     resolve.reset();
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reloader.reload(shared, true).await,
+            _ = hangup.recv() => look(&mut reloader, shared, &mut watcher, true).await,
             Some(change) = changes.recv() => {
                 watch::settle(change, &mut changes).await;
-                reloader.reload(shared, false).await;
+                look(&mut reloader, shared, &mut watcher, false).await;
             }
             _ = resolve.tick() => reloader.resolve(shared).await,
         }
@@ -68,4 +70,12 @@ async fn serve(mut reloader: Reloader, shared: &Arc<Shared>) -> io::Result<()> {
         _ = interrupt.recv() => tracing::warn!("told twice, ending at once"),
     }
     Ok(())
+}
+
+/// Looks at the file and at the certificate files. The folders are followed before the files in
+/// them are looked at: what changes in between is seen by one or the other.
+async fn look(reloader: &mut Reloader, shared: &Shared, watcher: &mut watch::Watch, force: bool) {
+    reloader.reload(shared, force).await;
+    watcher.follow(&reloader.credential_folders());
+    reloader.rotate(shared).await;
 }

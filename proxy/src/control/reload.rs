@@ -13,13 +13,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringway_router::{
-    Addresses, ClusterTls, EndpointTable, Format, Listener, Loaded, Mtls, Problem, Problems,
-    Protocol, Severity, Table, load_table,
-};
+use ringway_router::{Addresses, EndpointTable, Format, Listener, Loaded, Table, load_table};
 use ringway_stats::Registry;
+use ringway_tls::UnixTime;
 use thiserror::Error;
 
+use super::credentials::{CredentialFault, Looked, Store};
 use super::drain::post;
 use super::port_owner::{self, Owner};
 use super::resolve;
@@ -27,6 +26,7 @@ use super::status::Status;
 use crate::io::listen::{self, Group};
 use crate::limits::SERIES_MAX;
 use crate::shared::{Instance, Running, Shared};
+use crate::tls::credentials::Credentials;
 use crate::worker::mailbox::Message;
 
 /// How long a port that nobody else has is waited for, and how often it is tried.
@@ -52,6 +52,14 @@ pub enum Rejection {
         /// What is wrong with it.
         problems: ringway_router::Problems,
     },
+    /// The certificate files that it names cannot be used.
+    #[error("{path}: certificate files:\n{}", lines(.faults))]
+    Credentials {
+        /// The file.
+        path: String,
+        /// What is wrong with them.
+        faults: Vec<CredentialFault>,
+    },
     /// An address cannot be listened on.
     #[error("listener `{name}` cannot listen on {address}: {error}{}", hint(.error, .owner))]
     Bind {
@@ -64,6 +72,11 @@ pub enum Rejection {
         /// Who has the port, if that is why and it can be told.
         owner: Option<Owner>,
     },
+}
+
+fn lines(faults: &[CredentialFault]) -> String {
+    let lines: Vec<String> = faults.iter().map(|fault| format!("  {fault}")).collect();
+    lines.join("\n")
 }
 
 fn hint(error: &io::Error, owner: &Option<Owner>) -> String {
@@ -89,47 +102,7 @@ pub fn compile(path: &Path, bytes: &[u8]) -> Result<(Table, Loaded), Rejection> 
         error: io::Error::new(io::ErrorKind::InvalidData, error),
     })?;
     let invalid = |problems| Rejection::Invalid { path: shown(), problems };
-    let (table, loaded) = load_table(text, Format::from_path(path)).map_err(invalid)?;
-    match unsupported(&table) {
-        lacking if lacking.is_empty() => Ok((table, loaded)),
-        lacking => Err(invalid(Problems(lacking))),
-    }
-}
-
-/// What the table asks for and the data plane does not do yet: TLS that is not spoken would be
-/// plaintext, an age that is not looked at would be none.
-fn unsupported(table: &Table) -> Vec<Problem> {
-    let mut lacking = Vec::new();
-    let mut refuse = |list: &str, nth: usize, field: &str, what: &str| {
-        lacking.push(Problem {
-            line: 0,
-            column: 0,
-            path: format!("{list}[{nth}].{field}"),
-            message: format!("`{what}` is not supported by this version"),
-            hint: None,
-            severity: Severity::Error,
-        });
-    };
-    for (nth, listener) in table.listeners().iter().enumerate() {
-        if listener.speaks_tls() {
-            let field = if listener.mtls == Mtls::Disabled { "tls" } else { "mtls" };
-            refuse("listeners", nth, field, field);
-        }
-        if listener.protocol == Protocol::TlsPassthrough {
-            refuse("listeners", nth, "protocol", listener.protocol.as_str());
-        }
-        if listener.max_connection_age.is_some() {
-            refuse("listeners", nth, "max_connection_age", "max_connection_age");
-        }
-    }
-    for (nth, cluster) in table.clusters().iter().enumerate() {
-        match cluster.tls {
-            Some(ClusterTls::Mesh { .. }) => refuse("clusters", nth, "identity", "identity"),
-            Some(ClusterTls::Outside { .. }) => refuse("clusters", nth, "tls", "tls"),
-            None => {}
-        }
-    }
-    lacking
+    load_table(text, Format::from_path(path)).map_err(invalid)
 }
 
 /// Reads the bytes of a file.
@@ -201,6 +174,9 @@ pub struct Reloader {
     bound: HashMap<Key, Bound>,
     next_instance: u32,
     addresses: Addresses,
+    credentials: Store,
+    /// Fingerprint of the bundle that was in use last.
+    trusted: Option<[u8; 32]>,
     registries: Arc<std::sync::Mutex<Registries>>,
     status: Arc<Status>,
 }
@@ -216,6 +192,8 @@ impl Reloader {
     #[must_use]
     pub fn new(path: PathBuf, workers: usize) -> Self {
         Self {
+            credentials: Store::new(&path),
+            trusted: None,
             path,
             workers,
             seen: 0,
@@ -231,6 +209,12 @@ impl Reloader {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folders of the certificate files in use.
+    #[must_use]
+    pub fn credential_folders(&self) -> Vec<PathBuf> {
+        self.credentials.folders()
     }
 
     /// What the admin thread may know.
@@ -272,10 +256,15 @@ impl Reloader {
         for warning in &loaded.warnings {
             tracing::warn!("{}: {warning}", self.path.display());
         }
+        let credentials = self.load_credentials(&table)?;
         let sockets = self.bind(&table).await?;
         let (_, unresolved) = resolve::round(&table, &mut self.addresses).await;
         let deliveries = self.settle(sockets).0;
-        let running = self.running(table, None);
+        self.credentials.keep_only(&table);
+        self.show_credentials(Looked::default());
+        self.trust_changed(&credentials);
+        self.credentials.publish();
+        let running = self.running(table, credentials, None);
         self.applied(started, unresolved);
         Ok((running, deliveries))
     }
@@ -297,6 +286,8 @@ impl Reloader {
             }
             Ok(None) => {}
             Err(rejection) => {
+                self.credentials.keep_only(&shared.current().table);
+                self.show_credentials(Looked::default());
                 let table = shared.current().table.hash().short().to_string();
                 tracing::error!(table, "configuration rejected, the old one stays: {rejection}");
                 self.status.update(|status| {
@@ -325,13 +316,18 @@ impl Reloader {
         if table.admin() != shared.current().table.admin() {
             tracing::warn!("a new admin address takes effect at the next start");
         }
+        let credentials = self.load_credentials(&table)?;
         let sockets = self.bind(&table).await?;
         let (_, unresolved) = resolve::round(&table, &mut self.addresses).await;
         self.addresses.retain(&table);
         let (deliveries, gone) = self.settle(sockets);
         let current = shared.current();
-        let next = self.running(table, Some(&current));
+        self.credentials.keep_only(&table);
+        self.show_credentials(Looked::default());
+        let distrust = self.trust_changed(&credentials);
+        let next = self.running(table, credentials, Some(&current));
         shared.publish(next);
+        self.credentials.publish();
         for Delivery { worker, message } in deliveries {
             deliver(shared, worker, message).await;
         }
@@ -339,7 +335,66 @@ impl Reloader {
             post(shared, || Message::StopListening(instance)).await;
         }
         post(shared, || Message::Refresh).await;
+        if distrust {
+            post(shared, || Message::Distrust).await;
+        }
         Ok(Some(unresolved))
+    }
+
+    /// What the workers of `table` make TLS connections with.
+    fn load_credentials(&mut self, table: &Table) -> Result<Credentials, Rejection> {
+        let loaded = self.credentials.load(table);
+        let path = || self.path.display().to_string();
+        loaded.map_err(|faults| Rejection::Credentials { path: path(), faults })
+    }
+
+    /// Looks whether certificate files have changed, and publishes what is new.
+    pub async fn rotate(&mut self, shared: &Shared) {
+        let looked = self.credentials.refresh();
+        let now_s = UnixTime::now().as_secs().cast_signed();
+        self.credentials.warn_of_expiry(now_s);
+        if self.credentials.is_ahead() {
+            let current = shared.current();
+            match self.credentials.make(&current.table) {
+                Ok(credentials) => {
+                    let distrust = self.trust_changed(&credentials);
+                    let generation = credentials.generation;
+                    let credentials = Arc::new(credentials);
+                    let endpoints = self.endpoints(&current.table, Some(&current));
+                    shared.publish(Running { credentials, ..current.successor(endpoints) });
+                    self.credentials.publish();
+                    post(shared, || Message::Refresh).await;
+                    if distrust {
+                        post(shared, || Message::Distrust).await;
+                    }
+                    tracing::info!(generation, "certificates taken");
+                }
+                Err(faults) => {
+                    tracing::error!("certificates cannot be used:\n{}", lines(&faults));
+                }
+            }
+        }
+        self.show_credentials(looked);
+    }
+
+    /// Whether peers that were trusted may be trusted no more: the bundle is not the one that was
+    /// in use last, however long ago.
+    fn trust_changed(&mut self, credentials: &Credentials) -> bool {
+        let Some(bundle) = &credentials.bundle else { return false };
+        let trusted = bundle.fingerprint();
+        self.trusted.replace(trusted).is_some_and(|before| before != trusted)
+    }
+
+    fn show_credentials(&self, looked: Looked) {
+        let store = &self.credentials;
+        self.status.update(|status| {
+            let shown = &mut status.credentials;
+            shown.generation = store.generation();
+            shown.taken += u64::from(looked.taken);
+            shown.refused += u64::from(looked.refused);
+            shown.problems = store.problems();
+            shown.shown = store.shown();
+        });
     }
 
     /// Looks the names up again and publishes what has changed.
@@ -348,16 +403,8 @@ impl Reloader {
         let (changed, unresolved) = resolve::round(&current.table, &mut self.addresses).await;
         self.status.update(|status| status.unresolved = unresolved);
         if changed {
-            let endpoints =
-                EndpointTable::build(&current.table, &self.addresses, Some(&current.endpoints));
-            shared.publish(Running {
-                generation: current.generation + 1,
-                table: Arc::clone(&current.table),
-                endpoints,
-                route_series: current.route_series.clone(),
-                cluster_series: current.cluster_series.clone(),
-                listener_of: current.listener_of.clone(),
-            });
+            let endpoints = self.endpoints(&current.table, Some(&current));
+            shared.publish(current.successor(endpoints));
             post(shared, || Message::Refresh).await;
             tracing::info!("endpoint addresses changed");
         }
@@ -438,12 +485,18 @@ impl Reloader {
         (deliveries, gone)
     }
 
-    fn running(&self, table: Table, previous: Option<&Running>) -> Running {
-        let endpoints = EndpointTable::build(
-            &table,
-            &self.addresses,
-            previous.map(|running| &running.endpoints),
-        );
+    /// Where the clusters of `table` are, with the load cells that are known already.
+    fn endpoints(&self, table: &Table, previous: Option<&Running>) -> EndpointTable {
+        EndpointTable::build(table, &self.addresses, previous.map(|running| &running.endpoints))
+    }
+
+    fn running(
+        &self,
+        table: Table,
+        credentials: Credentials,
+        previous: Option<&Running>,
+    ) -> Running {
+        let endpoints = self.endpoints(&table, previous);
         let mut listener_of = vec![None; self.next_instance as usize];
         for (listener, id) in table.listeners().iter().zip(table.listener_ids()) {
             if let Some(bound) = self.bound.get(&Key::of(listener)) {
@@ -462,6 +515,7 @@ impl Reloader {
             endpoints,
             route_series,
             cluster_series,
+            credentials: Arc::new(credentials),
             listener_of: listener_of.into(),
         }
     }

@@ -3,6 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::credentials::Shown;
+
 /// The state of the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigStatus {
@@ -14,8 +16,25 @@ pub struct ConfigStatus {
     pub problem: Option<String>,
     /// How long the last file took from reading to publishing.
     pub last_reload: Duration,
+    /// Certificate files.
+    pub credentials: CredentialStatus,
     /// Names that could not be resolved at the last attempt.
     pub unresolved: Vec<String>,
+}
+
+/// The state of the certificate files.
+#[derive(Debug, Clone, Default)]
+pub struct CredentialStatus {
+    /// Sets taken since the start, the first included.
+    pub generation: u64,
+    /// Files whose new content was taken while the process ran.
+    pub taken: u64,
+    /// Files whose new content was refused.
+    pub refused: u64,
+    /// Why the newest content of files is not in use.
+    pub problems: Vec<String>,
+    /// The certificates in use.
+    pub shown: Vec<Shown>,
 }
 
 /// [`ConfigStatus`], shared.

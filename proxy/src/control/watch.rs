@@ -1,8 +1,9 @@
-//! Notices that the file has changed: an edit, a rename, a ConfigMap's `..data` swap.
+//! Notices that files have changed: an edit, a rename, a ConfigMap's `..data` swap.
 //!
 //! The directory is watched, not the file: whoever replaces a file by renaming would leave a
-//! watch on the old one behind. Some file systems tell nothing, so the file is also looked at
-//! from time to time; whether its bytes have changed is the reloader's to say.
+//! watch on the old one behind. So are those of the certificate files. Some file systems tell
+//! nothing, so the files are also looked at from time to time; whether their bytes have changed is
+//! the reloader's to say.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -35,7 +36,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Keeps the watch.
 pub struct Watch {
-    _watcher: Option<notify::RecommendedWatcher>,
+    watcher: Option<notify::RecommendedWatcher>,
+    watched: Vec<PathBuf>,
     looker: tokio::task::JoinHandle<()>,
 }
 
@@ -48,7 +50,6 @@ impl Drop for Watch {
 /// Watches the directory of `path` and says on `changed` that it is time to look.
 #[must_use]
 pub fn start(path: &Path, changed: mpsc::Sender<Change>) -> Watch {
-    let directory = directory(path);
     let name = path.file_name().map(OsString::from);
     let events = changed.clone();
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -60,12 +61,8 @@ pub fn start(path: &Path, changed: mpsc::Sender<Change>) -> Watch {
             let _ = events.try_send(change(&event, name.as_ref()));
         }
     });
-    let watcher = watcher.and_then(|mut watcher| {
-        watcher.watch(&directory, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
     if let Err(error) = &watcher {
-        tracing::warn!(%error, "cannot watch the file; looking every 10 s instead");
+        tracing::warn!(%error, "cannot watch files; looking every 10 s instead");
     }
     let looker = tokio::spawn(async move {
         loop {
@@ -73,14 +70,47 @@ pub fn start(path: &Path, changed: mpsc::Sender<Change>) -> Watch {
             let _ = changed.try_send(Change::Part);
         }
     });
-    Watch { _watcher: watcher.ok(), looker }
+    let mut watch = Watch { watcher: watcher.ok(), watched: Vec::new(), looker };
+    watch.add(directory(path));
+    watch
+}
+
+impl Watch {
+    /// Watches `folders` too, and no others but the first.
+    pub fn follow(&mut self, folders: &[PathBuf]) {
+        let folders: Vec<PathBuf> = folders.iter().map(|folder| named(folder)).collect();
+        for gone in self.watched.split_off(self.watched.len().min(1)) {
+            if folders.contains(&gone) {
+                self.watched.push(gone);
+            } else if let Some(watcher) = &mut self.watcher {
+                let _ = watcher.unwatch(&gone);
+            }
+        }
+        for folder in folders {
+            if !self.watched.contains(&folder) {
+                self.add(folder);
+            }
+        }
+    }
+
+    fn add(&mut self, folder: PathBuf) {
+        if let Some(watcher) = &mut self.watcher
+            && let Err(error) = watcher.watch(&folder, RecursiveMode::NonRecursive)
+        {
+            let folder = folder.display();
+            tracing::warn!(%error, %folder, "cannot watch the folder; looking every 10 s instead");
+        }
+        self.watched.push(folder);
+    }
 }
 
 fn directory(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
+    named(path.parent().unwrap_or(path))
+}
+
+/// A folder that has a name: the one that the process is in has none.
+fn named(folder: &Path) -> PathBuf {
+    if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() }
 }
 
 fn change(event: &notify::Event, name: Option<&OsString>) -> Change {

@@ -29,6 +29,21 @@ pub struct Hop<'a> {
     pub trusted: bool,
     /// The id given to the request if it brought none that is believed.
     pub request_id: u128,
+    /// Whether it came over TLS.
+    pub secure: bool,
+    /// What the client has proved to be, if it has.
+    pub certificate: Option<Certificate<'a>>,
+}
+
+/// A client's certificate as the upstream is told of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Certificate<'a> {
+    /// Our own identity, to which it was shown.
+    pub by: &'a str,
+    /// SHA-256 of it, in hexadecimal.
+    pub sha256: &'a str,
+    /// The identity in it.
+    pub uri: &'a str,
 }
 
 /// How the request line and `Host` read on the way out.
@@ -229,7 +244,8 @@ fn forwarding(writer: &mut Writer<'_>, head: &RequestHead<'_>, hop: &Hop<'_>, ed
         writer.bytes(b"\r\n");
     }
     if wanted("x-forwarded-proto") {
-        let proto = believed("x-forwarded-proto").next().unwrap_or(b"http");
+        let own: &[u8] = if hop.secure { b"https" } else { b"http" };
+        let proto = believed("x-forwarded-proto").next().unwrap_or(own);
         writer.field("X-Forwarded-Proto", proto);
     }
     if wanted("x-forwarded-host") {
@@ -238,6 +254,9 @@ fn forwarding(writer: &mut Writer<'_>, head: &RequestHead<'_>, hop: &Hop<'_>, ed
         if !host.is_empty() {
             writer.field("X-Forwarded-Host", host);
         }
+    }
+    if wanted("x-forwarded-client-cert") {
+        client_certificate(writer, believed("x-forwarded-client-cert"), hop.certificate);
     }
     if wanted("x-request-id") {
         match believed("x-request-id").next() {
@@ -251,6 +270,33 @@ fn forwarding(writer: &mut Writer<'_>, head: &RequestHead<'_>, hop: &Hop<'_>, ed
     }
     for forwarded in believed("forwarded") {
         writer.field("Forwarded", forwarded);
+    }
+}
+
+/// `X-Forwarded-Client-Cert`, in the form that Envoy has given it: what a trusted peer says of
+/// those before it, then who the peer itself is. All of it was parsed, so nothing needs quotes.
+fn client_certificate<'v>(
+    writer: &mut Writer<'_>,
+    believed: impl Iterator<Item = &'v [u8]>,
+    certificate: Option<Certificate<'_>>,
+) {
+    let mut open = false;
+    let mut begin = |writer: &mut Writer<'_>| {
+        writer.bytes(if open { b"," } else { b"X-Forwarded-Client-Cert: " });
+        open = true;
+    };
+    for value in believed {
+        begin(writer);
+        writer.bytes(value);
+    }
+    if let Some(Certificate { by, sha256, uri }) = certificate {
+        begin(writer);
+        for part in ["By=", by, ";Hash=", sha256, ";URI=", uri] {
+            writer.bytes(part.as_bytes());
+        }
+    }
+    if open {
+        writer.bytes(b"\r\n");
     }
 }
 

@@ -27,12 +27,13 @@ use super::scan::{Scan, ScanFault, Scanner};
 use crate::connection::{Idle, Peer};
 use crate::io::deadlines::after;
 use crate::io::socket::{Arrival, Socket};
-use crate::limits::{LINGER_BYTES_MAX, LINGER_TIME, QUIET_TIME};
+use crate::limits::{LINGER_TIME, QUIET_TIME};
 use crate::outcome::{Cause, Failure};
 use crate::recorder::Outcome;
 use crate::shared::Instance;
 use crate::sys::block::Block;
 use crate::sys::mapped::Mapped;
+use crate::tls::handshake::Side;
 use crate::worker::Worker;
 
 /// A client's connection.
@@ -47,6 +48,8 @@ pub struct Connection {
     pub instance: Instance,
     /// Whether a request has come on it.
     pub served: Cell<bool>,
+    /// When it has reached its greatest age, on the clock of `now_ns`: the next answer ends it.
+    pub retire_ns: u64,
 }
 
 /// Why a connection is not active any more.
@@ -68,6 +71,7 @@ enum Awaited {
 /// Serves a connection until it is to be parked, or to its end. `early` are bytes that have come
 /// already.
 pub async fn serve(connection: Box<Connection>, mut early: Option<Block>) -> Option<Idle> {
+    let mut connection = connection;
     loop {
         let input = early.take().unwrap_or_else(Block::small);
         // On pages of its own: many are active for a moment, and few for long.
@@ -76,12 +80,18 @@ pub async fn serve(connection: Box<Connection>, mut early: Option<Block>) -> Opt
             Pause::Quiet if connection.worker.closing_idle() => return None,
             Pause::Quiet => {}
         }
-        let due_ns = after(now_ns(), connection.patience(!connection.served.get()));
-        if let Ok(fd) = connection.socket.duplicate() {
-            let Connection { peer, instance, served, .. } = *connection;
-            return Some(Idle { fd, peer, instance, served: served.get(), due_ns });
-        }
+        let patience = connection.patience(!connection.served.get());
+        let due_ns = after(now_ns(), patience).min(connection.retire_ns);
+        let Connection { worker, socket, peer, instance, served, retire_ns } = *connection;
+        let socket = match socket.rest() {
+            Ok(resting) => {
+                let served = served.get();
+                return Some(Idle { resting, peer, instance, served, retire_ns, due_ns });
+            }
+            Err(socket) => socket,
+        };
         // No descriptor to be had: it waits where it is.
+        *connection = Connection { worker, socket, peer, instance, served, retire_ns };
         if !matches!(connection.socket.idle_until(due_ns).await, Ok(true)) {
             return None;
         }
@@ -89,16 +99,22 @@ pub async fn serve(connection: Box<Connection>, mut early: Option<Block>) -> Opt
 }
 
 /// Answers a connection that cannot be served, and closes it.
-pub async fn turn_away(worker: &Rc<Worker>, socket: Socket, cause: Cause) {
+pub async fn turn_away(worker: &Rc<Worker>, socket: Socket, failure: &Failure) {
     let mut out = Block::small();
     let date = worker.date.now();
-    if answer::write_failure(&cause.into(), false, Persistence::Close, &date, &mut out).is_ok() {
+    if answer::write_failure(failure, false, Persistence::Close, &date, &mut out).is_ok() {
         let _ = socket.send_until(out, after(now_ns(), LINGER_TIME)).await;
-        linger(&socket).await;
+        socket.linger().await;
     }
 }
 
 impl Connection {
+    /// Whether the next answer is to end the connection.
+    #[must_use]
+    pub fn closing(&self) -> bool {
+        self.worker.shared.draining() || (self.retire_ns != u64::MAX && now_ns() >= self.retire_ns)
+    }
+
     /// How long the client may take for its next request, or for its first.
     fn patience(&self, first: bool) -> Duration {
         self.worker.table_for(self.instance).map_or(Duration::ZERO, |(snapshot, listener)| {
@@ -167,8 +183,9 @@ impl Connection {
                     self.worker.shard.record_cause(Cause::ClientClosed);
                     return Awaited::Closed;
                 }
-                Arrival::Broken(_) => {
-                    self.worker.shard.record_cause(Cause::ClientReset);
+                Arrival::Broken(error) => {
+                    let broken = Failure::of_io(Side::Downstream, Cause::ClientReset, &error);
+                    self.worker.shard.record_cause(broken.cause);
                     return Awaited::Closed;
                 }
             };
@@ -193,7 +210,7 @@ impl Connection {
         let written = answer::write_failure(&failure, false, Persistence::Close, &date, &mut out);
         if written.is_ok() {
             let _ = self.socket.send_until(out, after(now_ns(), LINGER_TIME)).await;
-            linger(&self.socket).await;
+            self.socket.linger().await;
         }
     }
 }
@@ -219,20 +236,4 @@ pub fn widen(mut block: Block) -> Block {
     let fits = larger.push(block.data());
     debug_assert!(fits, "heads are bounded below the large block");
     larger
-}
-
-/// Says that no more will be sent, and throws away what still comes, for a while.
-pub async fn linger(socket: &Socket) {
-    socket.finish();
-    let due_ns = after(now_ns(), LINGER_TIME);
-    let mut block = Block::small();
-    let mut bytes = 0;
-    while bytes < LINGER_BYTES_MAX {
-        block.clear();
-        block = match socket.recv_until(block, due_ns).await {
-            Arrival::Data(block) => block,
-            Arrival::Silence(_) | Arrival::End(_) | Arrival::Broken(_) => return,
-        };
-        bytes += block.len() as u64;
-    }
 }

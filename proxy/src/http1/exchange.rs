@@ -20,19 +20,21 @@ use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 
+use ringway_router::Mtls;
 use ringway_stats::clock::now_ns;
 
 use super::answer;
 use super::chunked::ChunkFault;
 use super::compose::Persistence;
-use super::connection::{Connection, linger};
+use super::connection::Connection;
 use super::plan::{self, Answered, Context, Forward, Plan, Refused};
 use super::relay::{Coding, Relay, RelayFault, Side};
 use super::reply::{Reply, ReplyEnd, ReplyFault};
 use crate::io::deadlines::{Expiry, after};
 use crate::io::notify::Notify;
 use crate::io::race::{self, Either};
-use crate::io::socket::{Glimpse, Socket};
+use crate::io::resting::Glimpse;
+use crate::io::socket::Socket;
 use crate::limits::{ABORT_WATCH_DELAY, LINGER_TIME};
 use crate::outcome::{Cause, Failure};
 use crate::recorder::Outcome;
@@ -57,6 +59,15 @@ pub async fn run(connection: &Connection, input: Block, head: Range<usize>) -> F
         return Flow::Close;
     };
     let mut input = input;
+    if snapshot.running.table.listener(listener).mtls == Mtls::Strict
+        && !connection.peer.is_member()
+    {
+        // It came in before the listener became strict.
+        input.consume(head.end);
+        let refused = Refused::ending(Cause::ClientPlaintext);
+        let exchange = Exchange { connection, snapshot, started_ns, progress: Progress::default() };
+        return exchange.refuse(refused, input).await;
+    }
     let mut out = Block::small();
     let decide = |out: &mut Block| {
         let context = Context {
@@ -64,6 +75,7 @@ pub async fn run(connection: &Connection, input: Block, head: Range<usize>) -> F
             running: &snapshot.running,
             listener,
             peer: &connection.peer,
+            closing: connection.closing(),
             behind: &input.data()[head.end..],
         };
         plan::plan(&context, &input.data()[head.clone()], out)
@@ -79,16 +91,7 @@ pub async fn run(connection: &Connection, input: Block, head: Range<usize>) -> F
         Ok(Plan::Forward(forward)) => exchange.forward(forward, input, out).await,
         Ok(Plan::Answer(answered)) => exchange.answer(answered, input, out).await,
         Ok(Plan::Refuse(refused)) => exchange.refuse(refused, input).await,
-        Err(_) => {
-            let refused = Refused {
-                route_series: 0,
-                failure: Cause::HeadGrowth.into(),
-                to_head: false,
-                persistence: Persistence::Close,
-                body_bytes: 0,
-            };
-            exchange.refuse(refused, input).await
-        }
+        Err(_) => exchange.refuse(Refused::ending(Cause::HeadGrowth), input).await,
     }
 }
 
@@ -137,7 +140,7 @@ impl Exchange<'_> {
             return Flow::Next(input);
         }
         drop(input);
-        linger(&self.connection.socket).await;
+        self.connection.socket.linger().await;
         Flow::Close
     }
 
@@ -256,8 +259,7 @@ impl Exchange<'_> {
     /// request, if that came whole: then the connection is as good as before.
     async fn fail(&self, forward: &Forward, failure: &Failure, rest: Option<Block>) -> Flow {
         self.log(failure);
-        let draining = self.connection.worker.shared.draining();
-        let keep = forward.keep_alive && rest.is_some() && !draining;
+        let keep = forward.keep_alive && rest.is_some() && !self.connection.closing();
         let persistence = Persistence::of(keep, forward.is_http10);
         let sent = self.send_failure(failure, forward.to_head, persistence).await;
         let status = failure.cause.status();
@@ -266,7 +268,7 @@ impl Exchange<'_> {
         match rest.filter(|_| sent && keep) {
             Some(rest) => Flow::Next(rest),
             None => {
-                linger(&self.connection.socket).await;
+                self.connection.socket.linger().await;
                 Flow::Close
             }
         }
@@ -336,6 +338,7 @@ impl Exchange<'_> {
             down: &self.connection.socket,
             up: upstream.socket(),
             forward,
+            closing: self.connection.closing(),
             edits: rule.response_headers(),
             idle: rule.idle_timeout(),
             deadline_ns: self.deadline_ns(forward),
@@ -433,7 +436,7 @@ impl Exchange<'_> {
         if end.keep_alive && uploaded {
             return Flow::Next(input.unwrap_or(end.block));
         }
-        linger(&self.connection.socket).await;
+        self.connection.socket.linger().await;
         Flow::Close
     }
 
@@ -568,7 +571,7 @@ fn stall_cause(deadline_ns: u64) -> Cause {
 async fn client_gone(down: &Socket) {
     down.receiving().wait_until(after(now_ns(), ABORT_WATCH_DELAY)).await;
     loop {
-        if down.readable().await.is_err() {
+        if down.wire_readable().await.is_err() {
             return;
         }
         match down.glimpse() {

@@ -34,6 +34,8 @@ pub enum Known {
     TransferEncoding,
     /// `Upgrade`.
     Upgrade,
+    /// `X-Forwarded-Client-Cert`.
+    XForwardedClientCert,
     /// `X-Forwarded-For`.
     XForwardedFor,
     /// `X-Forwarded-Host`.
@@ -72,6 +74,7 @@ pub fn known(name: &str) -> Known {
         16 if is("x-forwarded-host") => Known::XForwardedHost,
         17 if is("transfer-encoding") => Known::TransferEncoding,
         17 if is("x-forwarded-proto") => Known::XForwardedProto,
+        23 if is("x-forwarded-client-cert") => Known::XForwardedClientCert,
         10.. if lookalike(name) => Known::Lookalike,
         _ => Known::Other,
     }
@@ -79,9 +82,10 @@ pub fn known(name: &str) -> Known {
 
 /// Whether `name` is one that must not be forged, spelt with other hyphens and underscores.
 fn lookalike(name: &str) -> bool {
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 8] = [
         "contentlength",
         "transferencoding",
+        "xforwardedclientcert",
         "xforwardedfor",
         "xforwardedhost",
         "xforwardedproto",

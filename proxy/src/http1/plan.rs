@@ -15,7 +15,7 @@ use ringway_router::{
 
 use super::answer::{self, Answer};
 use super::body::Body;
-use super::compose::{self, Hop, Line, Overflow, Persistence};
+use super::compose::{self, Certificate, Hop, Line, Overflow, Persistence};
 use super::fields;
 use super::request::{self, Fields, RequestHead};
 use crate::connection::Peer;
@@ -87,6 +87,20 @@ pub struct Refused {
     pub body_bytes: usize,
 }
 
+impl Refused {
+    /// A request after which the connection is of no more use, and of which nothing more is known.
+    #[must_use]
+    pub fn ending(failure: impl Into<Failure>) -> Self {
+        Self {
+            route_series: 0,
+            failure: failure.into(),
+            to_head: false,
+            persistence: Persistence::Close,
+            body_bytes: 0,
+        }
+    }
+}
+
 /// What a request is planned with.
 pub struct Context<'a> {
     /// The worker.
@@ -97,8 +111,25 @@ pub struct Context<'a> {
     pub listener: ListenerId,
     /// Who sent it.
     pub peer: &'a Peer,
+    /// Whether the answer is to end the connection.
+    pub closing: bool,
     /// Bytes that have come behind the head.
     pub behind: &'a [u8],
+}
+
+impl<'a> Context<'a> {
+    /// The verified identity of the client.
+    fn identity(&self) -> Option<&'a str> {
+        Some(self.peer.tls.as_ref()?.identity.as_ref()?.as_str())
+    }
+
+    /// What the upstream is told of the client's certificate.
+    fn certificate(&self) -> Option<Certificate<'a>> {
+        let tls = self.peer.tls.as_ref()?;
+        let uri = tls.identity.as_ref()?.as_str();
+        let by = self.running.credentials.own.as_ref().map_or("", |own| own.as_str());
+        Some(Certificate { by, sha256: &tls.fingerprint, uri })
+    }
 }
 
 /// Decides what to do with the request of `head`, and writes what goes out to `out`.
@@ -110,13 +141,7 @@ pub fn plan(context: &Context<'_>, head: &[u8], out: &mut Block) -> Result<Plan,
     let request = match request::parse(head, &mut fields) {
         Ok(request) => request,
         Err(fault) => {
-            return Ok(Plan::Refuse(Refused {
-                route_series: 0,
-                failure: Failure::with(fault.cause(), fault),
-                to_head: false,
-                persistence: Persistence::Close,
-                body_bytes: 0,
-            }));
+            return Ok(Plan::Refuse(Refused::ending(Failure::with(fault.cause(), fault))));
         }
     };
     if request.max_forwards == Some(0) {
@@ -145,7 +170,7 @@ pub fn plan(context: &Context<'_>, head: &[u8], out: &mut Block) -> Result<Plan,
         query: request.query,
         method: request.method,
         fields: request.fields,
-        identity: None,
+        identity: context.identity(),
     };
     let Some(rule_id) = context.running.table.route(&key) else {
         return Ok(refuse(context, &request, 0, Cause::NoRoute.into()));
@@ -225,7 +250,7 @@ fn write_answer(
 
 /// How the connection goes on if nothing speaks against it but what is asked here.
 fn persistence(context: &Context<'_>, request: &RequestHead<'_>, complete: bool) -> Persistence {
-    let keep = request.keep_alive && complete && !context.worker.shared.draining();
+    let keep = request.keep_alive && complete && !context.closing;
     Persistence::of(keep, request.is_http10)
 }
 
@@ -291,6 +316,8 @@ impl Routed<'_> {
             peer: &context.peer.text,
             trusted: trusted(self.listener(), context.peer.hop),
             request_id: id,
+            secure: context.peer.tls.is_some(),
+            certificate: context.certificate(),
         };
         compose::request(request, &line, &hop, self.rule.request_headers(), out)?;
         Ok(Plan::Forward(Forward {
@@ -323,7 +350,7 @@ impl Routed<'_> {
     ) -> Result<Plan, Overflow> {
         location.clear();
         let target = Target {
-            scheme: "http",
+            scheme: if self.context.peer.tls.is_some() { "https" } else { "http" },
             host: self.request.host,
             port: self.listener().address.port(),
             path: self.path,

@@ -132,7 +132,12 @@ impl Relay<'_> {
             if matches!(body, Body::Trailers) {
                 return self.trailers(body, rest).await;
             }
-            if self.coding == Coding::AsIs && body.run() >= SPLICE_BYTES_MIN && rest.is_empty() {
+            if self.coding == Coding::AsIs
+                && body.run() >= SPLICE_BYTES_MIN
+                && rest.is_empty()
+                && self.source.is_plain()
+                && self.sink.is_plain()
+            {
                 drop(rest);
                 self.splice(body).await?;
                 rest = Block::small();

@@ -25,6 +25,7 @@ use crate::io::socket::{Arrival, Socket};
 use crate::limits::INTERIM_RESPONSES_MAX;
 use crate::outcome::{Cause, Failure};
 use crate::sys::block::Block;
+use crate::tls::handshake::Side as TlsSide;
 use crate::worker::Worker;
 
 /// The response half of an exchange.
@@ -37,6 +38,8 @@ pub struct Reply<'a> {
     pub up: &'a Socket,
     /// The request.
     pub forward: &'a Forward,
+    /// Whether the answer is to end the client's connection.
+    pub closing: bool,
     /// What the rule does to response fields.
     pub edits: &'a HeaderEdits,
     /// How long either side may do nothing.
@@ -177,7 +180,8 @@ impl Reply<'_> {
                 Arrival::End(_) => return Err((Cause::UpstreamTruncated.into(), false)),
                 Arrival::Silence(_) => return Err((Cause::UpstreamTimeout.into(), false)),
                 Arrival::Broken(error) => {
-                    return Err((Failure::with(Cause::UpstreamReset, error), nothing));
+                    let failure = Failure::of_io(TlsSide::Upstream, Cause::UpstreamReset, &error);
+                    return Err((failure, nothing));
                 }
             };
             if nothing {
@@ -196,10 +200,8 @@ impl Reply<'_> {
         };
         let ends_with_connection =
             is_http10 && matches!(head.body, Body::Chunked(_) | Body::UntilClose);
-        let keep_alive = self.forward.keep_alive
-            && uploaded
-            && !ends_with_connection
-            && !self.worker.shared.draining();
+        let keep_alive =
+            self.forward.keep_alive && uploaded && !ends_with_connection && !self.closing;
         Start { body: head.body, coding, keep_alive, reusable: head.keep_alive }
     }
 

@@ -191,7 +191,8 @@ pub fn parse<'f, 'b: 'f>(
             Known::Other | Known::Date | Known::Trailer => {}
             // A client of HTTP/1.0 does not wait (RFC 9110 section 10.1.1).
             Known::Expect if !is_http10 => {}
-            Known::XForwardedFor
+            Known::XForwardedClientCert
+            | Known::XForwardedFor
             | Known::XForwardedHost
             | Known::XForwardedProto
             | Known::XRequestId

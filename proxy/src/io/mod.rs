@@ -14,6 +14,7 @@ pub mod notify;
 pub mod pacing;
 pub mod pipe;
 pub mod race;
+pub mod resting;
 pub mod socket;
 pub mod splice;
 pub mod turn;

@@ -1,8 +1,15 @@
-//! A connected TCP socket with a deadline for each direction.
+//! A connected TCP socket with a deadline for each direction, and what protects its bytes.
+//!
+//! ```text
+//! recv ◀── plaintext ◀── Protection ◀── bytes of the wire ◀── stream
+//! send ──▶ plaintext ──▶ Protection ──▶ bytes of the wire ──▶ stream
+//! ```
 //!
 //! # Invariants
 //! - Reads and writes own their block until they complete.
 //! - `abort` is the only way to send RST; dropping a socket closes it in the ordinary way.
+//! - Who receives and sends sees plaintext, whatever the protection is. Only `splice` and `glimpse`
+//!   work on the bytes of the wire, so they ask [`Socket::is_plain`] first.
 //!
 //! # Not here
 //! Pools, protocols, and what an error means.
@@ -17,21 +24,29 @@ use std::time::Duration;
 use ringway_stats::clock::now_ns;
 use rustix::io::Errno;
 use rustix::net::sockopt;
-use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType};
 
 use super::deadlines::{Alarm, Deadlines, Expiry, after};
 use super::pacing;
 use super::race::{self, Either};
+use super::resting::{Glimpse, Protection, Resting, glimpse, glimpse_inside};
 use super::turn;
-use crate::limits::{KEEPALIVE_TIME, QUIET_TIME, USER_TIMEOUT_MS};
+use crate::limits::{
+    GOODBYE_TIME, KEEPALIVE_TIME, LINGER_BYTES_MAX, LINGER_TIME, QUIET_TIME, USER_TIMEOUT_MS,
+};
 use crate::sys::block::Block;
 use crate::sys::stream::Stream;
+use crate::tls::layer::{Layer, Received};
+use crate::tls::live::{Entered, Register};
 
 /// A connected socket, registered with the worker's driver.
 pub struct Socket {
     // First, so that they leave the table before the descriptor is closed.
     receiving: Alarm,
     sending: Alarm,
+    /// Its place among the protected ones of the worker.
+    entered: Option<Entered>,
+    protection: Protection,
     stream: Rc<Stream>,
 }
 
@@ -47,19 +62,6 @@ pub enum Arrival {
     Broken(io::Error),
 }
 
-/// What can be seen on a socket without reading from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Glimpse {
-    /// Nothing has come.
-    Nothing,
-    /// Bytes are waiting.
-    Bytes,
-    /// The peer has closed its side.
-    End,
-    /// The connection was reset or failed.
-    Broken,
-}
-
 impl Socket {
     /// Takes over a connected, non-blocking descriptor.
     ///
@@ -68,7 +70,67 @@ impl Socket {
     pub fn new(fd: OwnedFd, deadlines: &Rc<Deadlines>) -> io::Result<Self> {
         let stream = Rc::new(Stream::new(fd)?);
         let alarm = || Alarm::new(deadlines, Rc::clone(&stream));
-        Ok(Self { receiving: alarm(), sending: alarm(), stream })
+        let (receiving, sending) = (alarm(), alarm());
+        Ok(Self { receiving, sending, entered: None, protection: Protection::None, stream })
+    }
+
+    /// Takes a connection into the runtime again, with its protection.
+    ///
+    /// # Errors
+    /// When the driver cannot register it.
+    pub fn awake(
+        resting: Resting,
+        deadlines: &Rc<Deadlines>,
+        live: &Rc<Register>,
+    ) -> io::Result<Self> {
+        let socket = Self::new(resting.fd, deadlines)?;
+        Ok(match resting.protection {
+            Protection::None => socket,
+            Protection::UserSpace(layer) => socket.protected_by(layer, live),
+        })
+    }
+
+    /// Takes the connection out of the runtime, with its protection.
+    ///
+    /// monoio's own way to get a descriptor back panics while an operation holds it, so this one is
+    /// a duplicate.
+    ///
+    /// # Errors
+    /// The socket as it was, when there is no descriptor left.
+    pub fn rest(mut self) -> Result<Resting, Self> {
+        let Ok(fd) = rustix::io::fcntl_dupfd_cloexec(self.fd(), 0) else { return Err(self) };
+        let protection = std::mem::replace(&mut self.protection, Protection::None);
+        if let Protection::UserSpace(layer) = &protection {
+            layer.rest();
+        }
+        Ok(Resting { fd, protection })
+    }
+
+    /// From here on the bytes are protected by `layer`. A peer with an identity is entered in
+    /// `live`.
+    #[must_use]
+    pub fn protected_by(mut self, layer: Box<Layer>, live: &Rc<Register>) -> Self {
+        let peer = layer.peer();
+        if peer.identity.is_some() {
+            self.entered = Some(live.enter(Rc::clone(&self.stream), Rc::clone(peer)));
+        }
+        self.protection = Protection::UserSpace(layer);
+        self
+    }
+
+    /// Whether the bytes of the wire are those that are received and sent.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        matches!(self.protection, Protection::None)
+    }
+
+    /// What is known of the other side from its handshake.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Layer> {
+        match &self.protection {
+            Protection::None => None,
+            Protection::UserSpace(layer) => Some(layer),
+        }
     }
 
     /// Connects to `address` within `timeout`.
@@ -121,17 +183,54 @@ impl Socket {
     /// No byte is lost by that.
     pub async fn recv_until(&self, block: Block, due_ns: u64) -> Arrival {
         debug_assert!(block.spare() > 0, "no room to receive into");
-        turn::operation().await;
-        self.receiving.set(due_ns, Expiry::Cancel);
-        let handle = self.receiving.cancel_handle();
-        match self.stream.recv_cancelable(block, handle).await {
-            (Ok(0), block) => Arrival::End(block),
-            (Ok(_), block) => Arrival::Data(block),
-            (Err(error), block) if error.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) => {
-                Arrival::Silence(block)
-            }
-            (Err(error), _) => Arrival::Broken(error),
+        let mut received = self.before_receive(block);
+        loop {
+            let block = match received {
+                Received::Over(arrival) => return arrival,
+                Received::More(block) => block,
+            };
+            turn::operation().await;
+            self.receiving.set(due_ns, Expiry::Cancel);
+            let handle = self.receiving.cancel_handle();
+            received = self.received(match self.stream.recv_cancelable(block, handle).await {
+                (Ok(0), block) => Arrival::End(block),
+                (Ok(_), block) => Arrival::Data(block),
+                (Err(error), block)
+                    if error.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) =>
+                {
+                    Arrival::Silence(block)
+                }
+                (Err(error), _) => Arrival::Broken(error),
+            });
         }
+    }
+
+    /// What has come already, or the block to receive into.
+    #[inline]
+    fn before_receive(&self, block: Block) -> Received {
+        match &self.protection {
+            Protection::None => Received::More(block),
+            Protection::UserSpace(layer) => layer.before_receive(block),
+        }
+    }
+
+    /// What the bytes of the wire come to.
+    #[inline]
+    fn received(&self, arrival: Arrival) -> Received {
+        let Protection::UserSpace(layer) = &self.protection else {
+            return Received::Over(arrival);
+        };
+        let received = layer.received(arrival);
+        if matches!(received, Received::Over(Arrival::Broken(_))) {
+            layer.last_words(|words| self.send_now(words));
+        }
+        received
+    }
+
+    /// Sends what fits in the buffer of the kernel, if anything does.
+    fn send_now(&self, bytes: &[u8]) {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let _ = rustix::net::send(self.fd(), bytes, flags);
     }
 
     /// [`Self::recv_until`] for waits that may be long: an empty block goes back to the pool after
@@ -156,13 +255,20 @@ impl Socket {
     /// shut down then. Cheaper than a receive that can go on.
     pub async fn recv_or_shutdown(&self, block: Block, due_ns: u64) -> Arrival {
         debug_assert!(block.spare() > 0, "no room to receive into");
-        turn::operation().await;
-        self.receiving.set(due_ns, Expiry::Shutdown);
-        match self.stream.recv(block).await {
-            (Ok(0) | Err(_), block) if self.receiving.expired() => Arrival::Silence(block),
-            (Ok(0), block) => Arrival::End(block),
-            (Ok(_), block) => Arrival::Data(block),
-            (Err(error), _) => Arrival::Broken(error),
+        let mut received = self.before_receive(block);
+        loop {
+            let block = match received {
+                Received::Over(arrival) => return arrival,
+                Received::More(block) => block,
+            };
+            turn::operation().await;
+            self.receiving.set(due_ns, Expiry::Shutdown);
+            received = self.received(match self.stream.recv(block).await {
+                (Ok(0) | Err(_), block) if self.receiving.expired() => Arrival::Silence(block),
+                (Ok(0), block) => Arrival::End(block),
+                (Ok(_), block) => Arrival::Data(block),
+                (Err(error), _) => Arrival::Broken(error),
+            });
         }
     }
 
@@ -175,22 +281,62 @@ impl Socket {
         let mut rest = block;
         self.sending.set(due_ns, Expiry::Shutdown);
         while !rest.is_empty() {
-            turn::operation().await;
-            let (sent, block) = self.stream.send(rest).await;
-            rest = block;
-            match sent {
-                Ok(count) => rest.consume(count),
-                Err(_) if self.sending.expired() => {
-                    return (Err(io::ErrorKind::TimedOut.into()), rest);
-                }
-                Err(error) => {
+            let mut wire = match self.seal(rest) {
+                Ok(wire) => wire,
+                Err((error, block)) => {
                     self.sending.clear();
-                    return (Err(error), rest);
+                    return (Err(error), block);
+                }
+            };
+            let untouched = wire.len();
+            while !wire.is_empty() {
+                turn::operation().await;
+                let (sent, block) = self.stream.send(wire).await;
+                wire = block;
+                match sent {
+                    Ok(count) => wire.consume(count),
+                    Err(error) => return self.send_failed(error, wire, untouched),
                 }
             }
+            rest = self.sent(wire, true);
         }
         self.sending.clear();
         (Ok(()), rest)
+    }
+
+    /// What becomes of a send that failed with `wire` left of `untouched` bytes.
+    #[cold]
+    fn send_failed(
+        &self,
+        error: io::Error,
+        wire: Block,
+        untouched: usize,
+    ) -> (io::Result<()>, Block) {
+        let begun = wire.len() < untouched;
+        let rest = self.sent(wire, begun);
+        if self.sending.expired() {
+            return (Err(io::ErrorKind::TimedOut.into()), rest);
+        }
+        self.sending.clear();
+        (Err(error), rest)
+    }
+
+    /// What goes over the wire for `block`, or for its first part.
+    #[inline]
+    fn seal(&self, block: Block) -> Result<Block, (io::Error, Block)> {
+        match &self.protection {
+            Protection::None => Ok(block),
+            Protection::UserSpace(layer) => layer.seal(block),
+        }
+    }
+
+    /// The caller's block, once `wire` has gone. `begun` says whether any of it has.
+    #[inline]
+    fn sent(&self, wire: Block, begun: bool) -> Block {
+        match &self.protection {
+            Protection::None => wire,
+            Protection::UserSpace(layer) => layer.sent(wire, begun),
+        }
     }
 
     /// Sends some of `block` and consumes it, however long that takes. `look` is called after each
@@ -204,18 +350,31 @@ impl Socket {
         pause: Duration,
         look: impl Fn(),
     ) -> (io::Result<usize>, Block) {
-        turn::operation().await;
-        let mut sending = pin!(self.stream.send(block));
+        let length = block.len();
+        let mut wire = match self.seal(block) {
+            Ok(wire) => wire,
+            Err((error, block)) => return (Err(error), block),
+        };
         loop {
-            let due_ns = after(now_ns(), pause);
-            match race::first(sending.as_mut(), pin!(self.sending.wait_until(due_ns))).await {
-                Either::Left((sent, mut block)) => {
-                    if let Ok(count) = sent {
-                        block.consume(count);
-                    }
-                    return (sent, block);
+            turn::operation().await;
+            let mut sending = pin!(self.stream.send(wire));
+            let (sent, block) = loop {
+                let due_ns = after(now_ns(), pause);
+                let waited = pin!(self.sending.wait_until(due_ns));
+                match race::first(sending.as_mut(), waited).await {
+                    Either::Left(done) => break done,
+                    Either::Right(()) => look(),
                 }
-                Either::Right(()) => look(),
+            };
+            wire = block;
+            match sent {
+                Ok(count) => wire.consume(count),
+                Err(error) => return (Err(error), self.sent(wire, true)),
+            }
+            // What was sealed goes out whole; of plain bytes any part is as good.
+            if self.is_plain() || wire.is_empty() {
+                let rest = self.sent(wire, true);
+                return (Ok(length - rest.len()), rest);
             }
         }
     }
@@ -231,7 +390,24 @@ impl Socket {
     /// # Errors
     /// When the driver cannot wait.
     pub async fn readable(&self) -> io::Result<()> {
+        if self.holds_plaintext() {
+            return Ok(());
+        }
         self.stream.readable().await
+    }
+
+    /// [`Self::readable`] for whoever looks at the wire: plaintext that waits does not count.
+    ///
+    /// # Errors
+    /// When the driver cannot wait.
+    pub async fn wire_readable(&self) -> io::Result<()> {
+        self.stream.readable().await
+    }
+
+    /// Whether there is plaintext that was opened and not yet received.
+    #[must_use]
+    pub fn holds_plaintext(&self) -> bool {
+        self.tls().is_some_and(Layer::holds_plaintext)
     }
 
     /// [`Self::readable`] until `due_ns`: `false` when that passed first.
@@ -241,7 +417,7 @@ impl Socket {
     pub async fn readable_until(&self, due_ns: u64) -> io::Result<bool> {
         self.receiving.rest();
         let waited = pin!(self.receiving.wait_until(due_ns));
-        match race::first(pin!(self.stream.readable()), waited).await {
+        match race::first(pin!(self.readable()), waited).await {
             Either::Left(ready) => ready.map(|()| true),
             Either::Right(()) => Ok(false),
         }
@@ -276,7 +452,7 @@ impl Socket {
     pub async fn idle_until(&self, due_ns: u64) -> io::Result<bool> {
         self.receiving.rest();
         let waited = pin!(self.receiving.idle_until(due_ns));
-        match race::first(pin!(self.stream.readable()), waited).await {
+        match race::first(pin!(self.readable()), waited).await {
             Either::Left(ready) => ready.map(|()| true),
             Either::Right(()) => Ok(false),
         }
@@ -301,25 +477,54 @@ impl Socket {
         self.stream.outstanding().map_or(0, |queued| (buffer as u64).saturating_sub(queued))
     }
 
-    /// Looks at what has arrived without taking it: one system call.
+    /// Looks at what has arrived on the wire without taking it: one system call.
     #[must_use]
     pub fn glimpse(&self) -> Glimpse {
         glimpse(self.fd())
     }
 
-    /// The connection once more, for when this socket is dropped but the connection lives on.
-    ///
-    /// monoio's own way to get a descriptor back panics while an operation holds it.
-    ///
-    /// # Errors
-    /// When there is no descriptor left.
-    pub fn duplicate(&self) -> io::Result<OwnedFd> {
-        Ok(rustix::io::fcntl_dupfd_cloexec(self.fd(), 0)?)
+    /// [`Self::glimpse`] at what a receive would give. No operation may be in flight: what protects
+    /// the socket may have to take its own messages, such as session tickets, out of the way.
+    #[must_use]
+    pub fn glimpse_inside(&self) -> Glimpse {
+        glimpse_inside(self.fd(), &self.protection)
     }
 
     /// Says that no more will be sent (FIN).
-    pub fn finish(&self) {
+    pub async fn finish(&self) {
+        if let Protection::UserSpace(layer) = &self.protection
+            && let Some(wire) = layer.goodbye_block()
+        {
+            self.sending.set(after(now_ns(), GOODBYE_TIME), Expiry::Shutdown);
+            let mut wire = wire;
+            while !wire.is_empty() {
+                let (sent, block) = self.stream.send(wire).await;
+                wire = block;
+                match sent {
+                    Ok(count) => wire.consume(count),
+                    Err(_) => break,
+                }
+            }
+            self.sending.clear();
+        }
         let _ = rustix::net::shutdown(self.fd(), Shutdown::Write);
+    }
+
+    /// Says that no more will be sent, and throws away what still comes, for a while: closing with
+    /// input unread sends RST, which can overtake what was said last.
+    pub async fn linger(&self) {
+        self.finish().await;
+        let due_ns = after(now_ns(), LINGER_TIME);
+        let mut block = Block::small();
+        let mut bytes = 0;
+        while bytes < LINGER_BYTES_MAX {
+            block.clear();
+            block = match self.recv_until(block, due_ns).await {
+                Arrival::Data(block) => block,
+                Arrival::Silence(_) | Arrival::End(_) | Arrival::Broken(_) => return,
+            };
+            bytes += block.len() as u64;
+        }
     }
 
     /// Ends the connection with RST, now: pending operations fail, and the peer sees
@@ -328,6 +533,9 @@ impl Socket {
     /// `connect` to no address dissolves the association at once (tcp(7)), where closing would
     /// wait for the operations in flight that still hold the descriptor.
     pub fn abort(&self) {
+        if let Protection::UserSpace(layer) = &self.protection {
+            layer.forget_goodbye();
+        }
         let _ = sockopt::set_socket_linger(self.fd(), Some(Duration::ZERO));
         if rustix::net::connect_unspec(self.fd()).is_err() {
             let _ = rustix::net::shutdown(self.fd(), Shutdown::Both);
@@ -340,15 +548,12 @@ impl Socket {
     }
 }
 
-/// [`Socket::glimpse`] on a bare descriptor.
-#[must_use]
-pub fn glimpse(fd: BorrowedFd<'_>) -> Glimpse {
-    let mut byte = [0u8; 1];
-    match rustix::net::recv(fd, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-        Ok((0, _)) => Glimpse::End,
-        Ok(_) => Glimpse::Bytes,
-        Err(Errno::AGAIN | Errno::INTR) => Glimpse::Nothing,
-        Err(_) => Glimpse::Broken,
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // An end without a word could be anybody's (RFC 8446 section 6.1).
+        if let Protection::UserSpace(layer) = &self.protection {
+            layer.last_words(|words| self.send_now(words));
+        }
     }
 }
 

@@ -68,6 +68,11 @@ pub async fn fairly<T>(operation: impl Future<Output = T>) -> T {
     result
 }
 
+/// Waits for one round of the driver, on either backend: everybody who is ready runs meanwhile.
+pub async fn round() {
+    next().await;
+}
+
 /// Waits for one round of the driver.
 async fn next() {
     let mut asked = false;

@@ -258,6 +258,24 @@ impl Block {
         true
     }
 
+    /// The room behind the data, to be written to and then taken in with [`Self::advance`].
+    #[must_use]
+    pub fn spare_mut(&mut self) -> &mut [u8] {
+        let (end, spare) = (self.end, self.spare());
+        // SAFETY: `end..capacity` lies in the mapping, which is initialised (zeroed when mapped),
+        // and `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.mapping().address.as_ptr().add(end), spare) }
+    }
+
+    /// Makes the first `count` bytes of the spare room data.
+    ///
+    /// # Panics
+    /// If there is less room.
+    pub fn advance(&mut self, count: usize) {
+        assert!(count <= self.spare(), "advanced past the end");
+        self.end += count;
+    }
+
     /// Where the data lies, so that it can be sent once more with [`Self::restore`].
     #[must_use]
     pub fn window(&self) -> Window {

@@ -36,6 +36,8 @@ pub enum Message {
     Serve(Accepted),
     /// There is a new table: let go of the old one.
     Refresh,
+    /// Roots or revocations have changed: cut the connections of peers that are trusted no more.
+    Distrust,
     /// Close connections that are idle.
     CloseIdle,
 }

@@ -18,6 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -41,6 +42,9 @@ use crate::recorder::Shard;
 use crate::shared::{Accepted, Instance, Running, Shared};
 use crate::sys::mapped::Mapped;
 use crate::sys::stream::Stream;
+use crate::tls::handshake::Handshakes;
+use crate::tls::peer::TlsPeer;
+use crate::tls::sessions::Sessions;
 
 /// The context of one worker, shared by its tasks.
 pub struct Worker {
@@ -58,6 +62,10 @@ pub struct Worker {
     pub pool: Rc<Pool>,
     /// The current second, in the form of HTTP.
     pub date: DateCache,
+    /// Its TLS handshakes, and the connections that they led to.
+    pub handshakes: Handshakes,
+    /// TLS sessions with endpoints, kept for the next connection to each.
+    pub sessions: Sessions,
     /// Room for paths while a request is planned.
     pub scratch: RefCell<Scratch>,
     random: RefCell<fastrand::Rng>,
@@ -110,6 +118,8 @@ impl Worker {
             pool: Rc::new(Pool::new(Arc::clone(&shard), Rc::clone(&deadlines))),
             deadlines,
             date: DateCache::default(),
+            handshakes: Handshakes::default(),
+            sessions: Sessions::default(),
             scratch: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
             running: RefCell::new(running),
@@ -176,6 +186,39 @@ impl Worker {
         open.max(0).unsigned_abs()
     }
 
+    /// Counts a connection in plaintext to a listener that speaks TLS too.
+    pub fn count_plaintext(&self, instance: Instance, address: IpAddr) {
+        let Some(series) = self.instances.borrow().get(&instance).map(|state| state.series) else {
+            return;
+        };
+        if let Some(listener) = self.shard.listeners.touch(series as usize) {
+            listener.plaintext.increment();
+        }
+        self.shared.seats[self.id].plaintext.count(series, address);
+    }
+
+    /// Cuts the connections whose peer is trusted no more.
+    fn cut_distrusted(&self) {
+        let running = Rc::clone(&self.running.borrow());
+        let credentials = &running.running.credentials;
+        // Many connections have the same few peers.
+        let verdicts = RefCell::new(HashMap::new());
+        let trusted = |peer: &TlsPeer| {
+            let mut verdicts = verdicts.borrow_mut();
+            let known = verdicts.entry(peer.fingerprint.clone());
+            let trusted = *known.or_insert_with(|| credentials.still_trusts(peer));
+            if !trusted {
+                self.shard.tls(peer.side).cut.increment();
+            }
+            trusted
+        };
+        let cut =
+            self.lot.cut(trusted) + self.pool.cut(trusted) + self.handshakes.live.cut(trusted);
+        if cut > 0 {
+            tracing::warn!(connections = cut, "cut: their peers are trusted no more");
+        }
+    }
+
     /// Whether connections that are idle are to be closed.
     #[must_use]
     pub fn closing_idle(&self) -> bool {
@@ -210,6 +253,10 @@ impl Worker {
             Message::Refresh => {
                 let _ = self.snapshot();
                 self.forget_instances();
+            }
+            Message::Distrust => {
+                let _ = self.snapshot();
+                self.cut_distrusted();
             }
             Message::CloseIdle => {
                 self.close_idle.set(true);

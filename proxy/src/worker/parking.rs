@@ -33,6 +33,7 @@ use crate::io::race;
 use crate::limits::{PARKED_BEFORE_TRIM, PARKED_LOOK_INTERVAL, PARKED_WOKEN_PER_TURN, TRIM_DELAY};
 use crate::sys::alloc;
 use crate::sys::stream::Stream;
+use crate::tls::peer::TlsPeer;
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;
@@ -79,7 +80,7 @@ impl Lot {
         let entry = parked.vacant_entry();
         let data = epoll::EventData::new_u64(entry.key() as u64);
         let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        if let Err(error) = epoll::add(self.set.fd(), &idle.fd, data, events) {
+        if let Err(error) = epoll::add(self.set.fd(), &idle.resting.fd, data, events) {
             tracing::warn!(%error, "an idle connection cannot be kept");
             return;
         }
@@ -107,13 +108,33 @@ impl Lot {
     pub fn clear(&self) {
         let all = std::mem::take(&mut *self.parked.borrow_mut());
         for (_, parked) in all {
-            let _ = epoll::delete(self.set.fd(), &parked.idle.fd);
+            let _ = epoll::delete(self.set.fd(), &parked.idle.resting.fd);
+            parked.idle.resting.close();
         }
+    }
+
+    /// Closes every protected connection whose peer is not `trusted`. Returns how many.
+    pub fn cut(&self, trusted: impl Fn(&TlsPeer) -> bool) -> u64 {
+        let distrusted = |parked: &Parked| {
+            parked
+                .idle
+                .resting
+                .tls()
+                .is_some_and(|layer| layer.peer().identity.is_some() && !trusted(layer.peer()))
+        };
+        let parked = self.parked.borrow();
+        let keys = parked.iter().filter(|(_, parked)| distrusted(parked)).map(|(key, _)| key);
+        let keys: Vec<usize> = keys.collect();
+        drop(parked);
+        for key in &keys {
+            drop(self.take(*key));
+        }
+        keys.len() as u64
     }
 
     fn take(&self, key: usize) -> Option<Parked> {
         let parked = self.parked.borrow_mut().try_remove(key)?;
-        let _ = epoll::delete(self.set.fd(), &parked.idle.fd);
+        let _ = epoll::delete(self.set.fd(), &parked.idle.resting.fd);
         Some(parked)
     }
 
@@ -129,7 +150,9 @@ impl Lot {
             }
         }
         for key in due {
-            drop(self.take(key));
+            if let Some(parked) = self.take(key) {
+                parked.idle.resting.close();
+            }
         }
         // Those due a moment apart are taken together: the look is as long as the lot is full.
         self.look_ns.set(next.max(after(now, PARKED_LOOK_INTERVAL)));

@@ -13,7 +13,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,39 +22,64 @@ use ringway_stats::clock::now_ns;
 
 use crate::io::deadlines::{Deadlines, after};
 use crate::io::notify::Notify;
-use crate::io::socket::{self, Glimpse, Socket};
+use crate::io::resting::{Glimpse, Resting};
+use crate::io::socket::Socket;
 use crate::limits::{POOLED_UPSTREAMS_MAX, QUIET_TIME};
 use crate::recorder::Shard;
+use crate::tls::live::Register;
+use crate::tls::peer::TlsPeer;
 
 /// A pooled connection's socket.
 enum Kept {
     /// As it was used last: the next exchange allocates nothing.
     Ready(Socket),
-    /// Out of the runtime, because it was idle for long: the descriptor is all there is.
-    Resting(OwnedFd),
+    /// Out of the runtime, because it was idle for long.
+    Resting(Resting),
+    /// On its way from the one to the other.
+    Gone,
 }
 
 impl Kept {
     fn glimpse(&self) -> Glimpse {
         match self {
-            Self::Ready(socket) => socket.glimpse(),
-            Self::Resting(fd) => socket::glimpse(fd.as_fd()),
+            Self::Ready(socket) => socket.glimpse_inside(),
+            Self::Resting(resting) => resting.glimpse_inside(),
+            Self::Gone => Glimpse::Broken,
         }
     }
 
-    /// Lets go of all but the descriptor. Without another to be had it stays as it is.
+    /// Lets go of all but the descriptor and its protection. Without another descriptor to be had
+    /// it stays as it is.
     fn rest(&mut self) {
-        if let Self::Ready(socket) = self
-            && let Ok(fd) = socket.duplicate()
-        {
-            *self = Self::Resting(fd);
-        }
+        *self = match std::mem::replace(self, Self::Gone) {
+            Self::Ready(socket) => match socket.rest() {
+                Ok(resting) => Self::Resting(resting),
+                Err(socket) => Self::Ready(socket),
+            },
+            other => other,
+        };
     }
 
-    fn wake(self, deadlines: &Rc<Deadlines>) -> Option<Socket> {
+    fn wake(self, deadlines: &Rc<Deadlines>, live: &Rc<Register>) -> Option<Socket> {
         match self {
             Self::Ready(socket) => Some(socket),
-            Self::Resting(fd) => Socket::new(fd, deadlines).ok(),
+            Self::Resting(resting) => Socket::awake(resting, deadlines, live).ok(),
+            Self::Gone => None,
+        }
+    }
+
+    fn tls_peer(&self) -> Option<&TlsPeer> {
+        let layer = match self {
+            Self::Ready(socket) => socket.tls(),
+            Self::Resting(resting) => resting.tls(),
+            Self::Gone => None,
+        };
+        layer.map(|layer| &**layer.peer())
+    }
+
+    fn close(self) {
+        if let Self::Resting(resting) = self {
+            resting.close();
         }
     }
 }
@@ -63,6 +87,8 @@ impl Kept {
 struct Pooled {
     socket: Kept,
     address: SocketAddr,
+    /// What it was made under (`ClusterTls::policy`); 0 for plaintext.
+    policy: u64,
     since_ns: u64,
     until_ns: u64,
 }
@@ -94,16 +120,25 @@ impl Pool {
     /// second response, which may follow the first by microseconds, from answering the next
     /// request.
     #[must_use]
-    pub fn take(&self, slot: EndpointSlot, address: SocketAddr) -> Option<Socket> {
+    pub fn take(
+        &self,
+        slot: EndpointSlot,
+        address: SocketAddr,
+        policy: u64,
+        live: &Rc<Register>,
+    ) -> Option<Socket> {
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves.get_mut(slot.index())?;
         let now = now_ns();
         while let Some(pooled) = shelf.pop_back() {
             self.count(-1);
             let usable = pooled.address == address
+                && pooled.policy == policy
                 && now < pooled.until_ns
                 && pooled.socket.glimpse() == Glimpse::Nothing;
-            if usable && let Some(socket) = pooled.socket.wake(&self.deadlines) {
+            if !usable {
+                pooled.socket.close();
+            } else if let Some(socket) = pooled.socket.wake(&self.deadlines, live) {
                 return Some(socket);
             }
             self.closed();
@@ -111,11 +146,10 @@ impl Pool {
         None
     }
 
-    /// Keeps `socket` for `idle`, unless the endpoint has `most` already.
+    /// Keeps `socket`, made under `policy`, for `idle`, unless the endpoint has `most` already.
     pub fn give(
         &self,
-        slot: EndpointSlot,
-        address: SocketAddr,
+        (slot, address, policy): (EndpointSlot, SocketAddr, u64),
         socket: Socket,
         idle: Duration,
         most: usize,
@@ -132,7 +166,8 @@ impl Pool {
         }
         let since_ns = now_ns();
         let until_ns = after(since_ns, idle);
-        shelf.push_back(Pooled { socket: Kept::Ready(socket), address, since_ns, until_ns });
+        let socket = Kept::Ready(socket);
+        shelf.push_back(Pooled { socket, address, policy, since_ns, until_ns });
         self.count(1);
         self.filled.notify();
     }
@@ -162,6 +197,7 @@ impl Pool {
                 let keep = now < pooled.until_ns
                     && !(settled && pooled.socket.glimpse() != Glimpse::Nothing);
                 if !keep {
+                    std::mem::replace(&mut pooled.socket, Kept::Gone).close();
                     self.count(-1);
                     self.closed();
                 }
@@ -173,10 +209,31 @@ impl Pool {
         }
     }
 
+    /// Closes every protected connection whose peer is not `trusted`. Returns how many.
+    pub fn cut(&self, trusted: impl Fn(&TlsPeer) -> bool) -> u64 {
+        let mut cut = 0;
+        for shelf in self.shelves.borrow_mut().iter_mut() {
+            shelf.retain(|pooled| {
+                let keep = match pooled.socket.tls_peer() {
+                    Some(peer) if peer.identity.is_some() => trusted(peer),
+                    _ => true,
+                };
+                if !keep {
+                    cut += 1;
+                    self.count(-1);
+                    self.closed();
+                }
+                keep
+            });
+        }
+        cut
+    }
+
     /// Closes everything.
     pub fn clear(&self) {
         for shelf in self.shelves.borrow_mut().iter_mut() {
-            for _ in shelf.drain(..) {
+            for pooled in shelf.drain(..) {
+                pooled.socket.close();
                 self.count(-1);
                 self.closed();
             }

@@ -2,6 +2,7 @@
 
 use std::process::{Command, Output};
 
+use crate::support::pki::Authority;
 use crate::support::proxy::binary;
 
 fn ringway(arguments: &[&str]) -> Output {
@@ -92,23 +93,33 @@ fn explain_takes_the_identity_of_the_client() {
     assert!(text(&output.stdout).contains("not proved to be spiffe://d/ns/*"));
 }
 
-/// A version that does not speak it must not run it in plaintext.
 #[test]
-fn tls_is_refused_by_name_until_it_is_spoken() {
-    let (_folder, path) = file(
-        "identity: {certificate: a, key: b, trust_bundle: c}\n\
-         listeners: [{name: web, address: '127.0.0.1:0', mtls: strict}]\n\
-         routes: [{name: a, rules: [{respond: {}}]}]\n\
-         clusters: [{name: c, identity: 'spiffe://d/p'}]\n",
-    );
-    for command in [&["check", &path][..], &["run", "--config", &path]] {
-        let output = ringway(command);
-        assert_eq!(output.status.code(), Some(78), "{command:?}");
-        let said = text(&output.stderr);
-        for field in ["listeners[0].mtls: `mtls`", "clusters[0].identity: `identity`"] {
-            assert!(said.contains(&format!("{field} is not supported by this version")), "{said}");
-        }
-    }
+fn certificate_files_are_checked_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ringway.yaml");
+    let text = "identity: {certificate: a.crt, key: a.key, trust_bundle: ca.crt}\n\
+                listeners: [{name: web, address: '127.0.0.1:0', mtls: strict}]\n";
+    std::fs::write(&file, text).unwrap();
+    let authority = Authority::new("mesh");
+    let check = || {
+        let output = ringway(&["check", file.to_str().unwrap()]);
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let (code, words) = check();
+    assert!(code == Some(78) && words.contains("a.crt: No such file"), "{words}");
+    let (first, second) = (authority.member("spiffe://t/a"), authority.member("spiffe://t/a"));
+    put("a.crt", &first.certificate);
+    put("a.key", &second.key);
+    put("ca.crt", &authority.pem);
+    let (code, words) = check();
+    assert!(code == Some(78) && words.contains("a.key"), "{words}");
+    put("a.key", &first.key);
+    assert_eq!(check().0, Some(0));
+    put("ca.crt", &Authority::new("another").pem);
+    assert_eq!(check().0, Some(78));
+    put("a.key", "-----BEGIN PRIVATE KEY-----\n");
+    assert_eq!(check().0, Some(78));
 }
 
 #[test]

@@ -94,7 +94,13 @@ fn compose_request(name: &'static str, wire: &'static [u8]) -> Workload {
         out.clear();
         let head = black_box(&head);
         let line = Line { path: head.path.as_bytes(), query: head.query, host: head.host };
-        let hop = Hop { peer: PEER, trusted: false, request_id: black_box(REQUEST_ID) };
+        let hop = Hop {
+            peer: PEER,
+            trusted: false,
+            request_id: black_box(REQUEST_ID),
+            secure: false,
+            certificate: None,
+        };
         compose::request(head, &line, &hop, black_box(&edits), out).is_ok()
     };
     assert!(write(&mut out));

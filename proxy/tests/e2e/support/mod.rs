@@ -4,8 +4,10 @@
 pub mod http;
 pub mod origin;
 pub mod pair;
+pub mod pki;
 pub mod process;
 pub mod proxy;
+pub mod tls;
 
 pub use http::Client;
 pub use origin::Origin;
@@ -43,5 +45,20 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(std::time::Instant::now() < end, "not within ten seconds: {what}");
         std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// An address that nobody else takes, for a program that cannot take port 0. Below the ports that the
+/// kernel gives to outgoing connections: one of those could be the next free one, of another test or
+/// of the very connection that looks whether somebody listens.
+pub fn free_address() -> std::net::SocketAddr {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id() * 97 % 10_000) as u16;
+    loop {
+        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap();
+        }
     }
 }

@@ -1,0 +1,137 @@
+//! `ringway certs`: the certificates that a running proxy uses, or those of its files.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use ringway_router::Table;
+use ringway_tls::duration_words;
+use serde_json::Value;
+
+use super::{EXIT_CONFIG, complain, say};
+use crate::admin::certificates;
+use crate::control::credentials::Store;
+use crate::control::reload::{self, Rejection};
+use crate::control::status::CredentialStatus;
+use crate::run::ADMIN_DEFAULT;
+
+/// How long the running proxy may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Longest answer that is read.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+
+/// Shows the certificates of the proxy that runs with `file`; with `of_files`, or when none runs,
+/// those that the files hold now.
+pub(super) fn show(file: &Path, of_files: bool) -> ExitCode {
+    let compiled = reload::read(file).and_then(|bytes| reload::compile(file, &bytes));
+    let table = match compiled {
+        Ok((table, _)) => table,
+        Err(rejection) => {
+            complain(&rejection.to_string());
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let address = table.admin().unwrap_or(ADMIN_DEFAULT);
+    if !of_files {
+        match ask(address) {
+            Ok(report) => {
+                say(&format!("in use by the proxy with the admin address {address}:"));
+                print(&report);
+                return ExitCode::SUCCESS;
+            }
+            Err(error) => {
+                say(&format!("no proxy answers at {address} ({error}); what the files hold:"));
+            }
+        }
+    }
+    match of(file, &table) {
+        Ok(status) => {
+            print(&certificates::report(&status));
+            ExitCode::SUCCESS
+        }
+        Err(rejection) => {
+            complain(&rejection.to_string());
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+/// What the certificate files that `table` names hold, checked as at a start.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub(super) fn of(file: &Path, table: &Table) -> Result<CredentialStatus, Rejection> {
+    let mut store = Store::new(file);
+    let path = || file.display().to_string();
+    let loaded = store.load(table);
+    loaded.map_err(|faults| Rejection::Credentials { path: path(), faults })?;
+    Ok(CredentialStatus { shown: store.shown(), ..CredentialStatus::default() })
+}
+
+fn ask(address: SocketAddr) -> std::io::Result<Value> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET /certs HTTP/1.0\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    let text = String::from_utf8_lossy(&answer);
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+    serde_json::from_str(body).map_err(std::io::Error::other)
+}
+
+fn print(report: &Value) {
+    let generation = report["generation"].as_u64().unwrap_or_default();
+    if generation > 0 {
+        say(&format!("generation {generation}"));
+    }
+    let certificates = report["certificates"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if certificates.is_empty() {
+        say("no certificates: the file names none");
+    }
+    for certificate in certificates {
+        print_one(certificate);
+    }
+    for problem in report["problems"].as_array().into_iter().flatten() {
+        complain(&format!("newer files are not in use: {}", problem.as_str().unwrap_or_default()));
+    }
+}
+
+fn print_one(certificate: &Value) {
+    let text = |field: &str| certificate[field].as_str().unwrap_or_default().to_owned();
+    let title = match certificate["identity"].as_str() {
+        Some(identity) => identity.to_owned(),
+        None => text("subject"),
+    };
+    let depth = certificate["depth"].as_u64().unwrap_or_default();
+    let name = if depth == 0 { text("name") } else { format!("{}, issuer {depth}", text("name")) };
+    say(&format!("\n{name}: {title}"));
+    let names: Vec<&str> = certificate["dns_names"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    if !names.is_empty() {
+        say(&format!("  names        {}", names.join(", ")));
+    }
+    say(&format!("  issued by    {}", text("issuer")));
+    say(&format!("  key          {}, serial {}", text("key"), text("serial")));
+    let moment = |field: &str| certificate[field].as_i64().unwrap_or_default();
+    let (from, until) = (moment("not_before"), moment("not_after"));
+    say(&format!("  valid        {} to {}, {}", date(from), date(until), left(until)));
+    say(&format!("  sha256       {}", text("sha256")));
+}
+
+fn date(seconds: i64) -> String {
+    let since = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+    httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since)
+}
+
+fn left(until: i64) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let left = until - now.as_secs().cast_signed();
+    let words = duration_words(left.unsigned_abs());
+    if left > 0 { format!("{words} left") } else { format!("expired {words} ago") }
+}
