@@ -59,9 +59,7 @@ impl Nginx {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().display().to_string();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let address = crate::support::free_address();
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         let config = format!(
             "daemon off; master_process off; {user} pid {path}/pid; error_log {path}/error.log;\n\

@@ -99,7 +99,7 @@ on_both_backends! {
     }
 
     fn a_removed_listener_closes_and_its_connections_live_on(backend: Backend) {
-        let spare = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let spare = crate::support::free_address();
         let both = answering("served").replace(
             "listeners: [",
             &format!("listeners: [{{name: extra, address: '{spare}'}}, "),

@@ -96,7 +96,7 @@ on_both_backends! {
     fn the_first_connection_is_accepted_soon_after_exec(backend: Backend) {
         let mut times = Vec::new();
         for _ in 0..5 {
-            let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let free = crate::support::free_address();
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("ringway.yaml");
             let respond = format!(

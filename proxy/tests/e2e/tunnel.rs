@@ -196,7 +196,7 @@ on_both_backends! {
     }
 
     fn a_client_is_reset_at_once_when_nobody_listens(backend: Backend) {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = crate::support::free_address();
         let proxy = Proxy::start(backend, &config(free, "", ""));
         let mut client = proxy.client("raw");
         let started = Instant::now();
