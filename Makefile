@@ -11,6 +11,8 @@ bin := $(CARGO_TARGET_DIR)/release
 # Seconds for each fuzz target, and rounds of the soak.
 FUZZ_SECONDS ?= 600
 SOAK_ROUNDS ?= 100
+# Seconds for which the soak rotates certificates under load, on each backend.
+SOAK_ROTATION_SECONDS ?= 600
 # Scenarios of `make bench`, for example SCENARIO=h1-small,tcp-16m; none means all.
 SCENARIO ?=
 # Options for the comparisons, for example: make bench-smoke ARGS='--rounds 12'
@@ -31,6 +33,10 @@ build: ## Build the proxy and the bench programs, optimised
 .PHONY: run
 run: build ## Run the demo: three origins, the proxy, and a file to edit
 	@$(bin)/ringway-bench demo
+
+.PHONY: demo-certs
+demo-certs: build ## Make a throw-away authority and certificates in bench-out/certs; again: rotate them
+	@$(bin)/ringway-bench certs
 
 .PHONY: tools
 tools: ## Install what tests and benches need and is missing (Debian)
@@ -71,6 +77,8 @@ soak: build ## Load both backends in turn for a long time; any failed request fa
 	.ci/install-tools packages
 	RINGWAY_BIN=$(abspath $(bin))/ringway RINGWAY_RELOADS=5000 \
 		cargo test --locked -p ringway --test e2e reloads_under_load -- --nocapture
+	RINGWAY_BIN=$(abspath $(bin))/ringway RINGWAY_ROTATION_SECONDS=$(SOAK_ROTATION_SECONDS) \
+		cargo test --locked -p ringway --test e2e leaves_and_roots_rotate -- --nocapture
 	$(bin)/ringway-bench compare --no-record --rounds $(SOAK_ROUNDS) --seconds 10 \
 		--peers ringway-epoll --only h1-small,h1-16m,tcp-16m,idle-9000,routes-100k
 

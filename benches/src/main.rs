@@ -9,6 +9,7 @@
 //! proxy      one proxy of the comparison alone, for a load from another host
 //! report     tables, plots and a summary of the newest results
 //! instructions  what each step of a request costs, by callgrind, held by a ratchet
+//! certs      a throw-away authority and certificates of a mesh
 //! demo       origin with three variants, the proxy, and the quickstart file
 //! guard      (internal) ends what a vanished parent left running
 //! ```
@@ -20,8 +21,10 @@
 //!
 #![forbid(unsafe_code)]
 
+mod authority;
 mod bodies;
 mod body;
+mod certs;
 mod child;
 mod compare;
 mod demo;
@@ -72,6 +75,8 @@ enum Command {
     Report(report::Options),
     /// Count the instructions of each step of a request and compare them with the ratchet
     Instructions(micro::Options),
+    /// Make a throw-away authority and certificates with identities; called again, rotate them
+    Certs(certs::Options),
     /// Start three origins and the proxy with the quickstart file, and print what to try
     Demo(demo::Options),
     /// End registered processes once the pipe on standard input closes
@@ -105,6 +110,7 @@ fn dispatch(command: Command) -> Result<(), Error> {
         Command::Proxy(options) => compare::serve::run(&options),
         Command::Report(options) => report::run(&options),
         Command::Instructions(options) => micro::run(&options),
+        Command::Certs(options) => certs::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Guard => {
             guard::serve();

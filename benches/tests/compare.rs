@@ -131,8 +131,8 @@ fn what_ringway_cannot_do_yet_is_listed_and_not_measured() {
     assert!(output.status.success(), "{}", text(&output));
     let said = text(&output);
     let line = |id: &str| said.lines().find(|line| line.starts_with(id)).unwrap().to_owned();
-    assert!(line("tls-new ").contains("not yet: "), "{said}");
-    assert!(!line("h1-small ").contains("not yet"), "{said}");
+    assert!(line("h2c-1x1 ").contains("not yet: "), "{said}");
+    assert!(!line("tls-new ").contains("not yet"), "{said}");
 }
 
 #[test]

@@ -18,3 +18,9 @@ fn quickstart_is_accepted_without_warnings() {
 fn reference_is_accepted_without_warnings() {
     must_load("reference", include_str!("../../deploy/examples/reference.yaml"));
 }
+
+#[test]
+fn both_sides_of_mutual_tls_are_accepted_without_warnings() {
+    must_load("mtls-shop", include_str!("../../deploy/examples/mtls-shop.yaml"));
+    must_load("mtls-web", include_str!("../../deploy/examples/mtls-web.yaml"));
+}

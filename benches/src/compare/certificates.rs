@@ -7,26 +7,28 @@
 //! ```
 //!
 //! # Invariants
-//! - Every proxy has the same: a chain of one leaf, ECDSA with P-256, as the goals say.
+//! - Every proxy has the same: a chain of one leaf, ECDSA with P-256, as the goals say. Leaves have
+//!   a SPIFFE id beside their name, for peers that ask for one.
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
-};
+use rcgen::ExtendedKeyUsagePurpose;
 
 use super::scenario::Tls;
 use crate::{
+    authority::Authority,
     error::Error,
     load::{Cipher, Group, Terms, Trust},
 };
 
 /// The name that the proxies' certificate is for.
 pub(super) const NAME: &str = "bench.example";
+/// Longer than any comparison.
+const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The folder with the files.
 #[derive(Debug)]
@@ -35,30 +37,21 @@ pub(super) struct Certificates(PathBuf);
 impl Certificates {
     /// Makes them in `folder`, which peers that drop their privileges have to be able to read.
     pub(super) fn make(folder: PathBuf) -> Result<Self, Error> {
-        let failed = |error: rcgen::Error| Error::Usage(format!("make a certificate: {error}"));
-        let mut params = CertificateParams::new(Vec::new()).map_err(failed)?;
-        params.distinguished_name.push(DnType::CommonName, "ringway-bench");
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().map_err(failed)?)
-            .map_err(failed)?;
+        let authority = Authority::new(None)?;
         let write = |name: &str, text: &str| {
             fs::write(folder.join(name), text).map_err(Error::io(format!("write {name}")))
         };
-        write("ca.crt", &issuer.pem())?;
+        write("ca.crt", &authority.certificate)?;
         let usages = [
             ("server", ExtendedKeyUsagePurpose::ServerAuth),
             ("client", ExtendedKeyUsagePurpose::ClientAuth),
         ];
         for (side, usage) in usages {
-            let mut params = CertificateParams::new(vec![NAME.to_owned()]).map_err(failed)?;
-            params.distinguished_name.push(DnType::CommonName, side);
-            params.extended_key_usages = vec![usage];
-            let key = KeyPair::generate().map_err(failed)?;
-            let leaf = params.signed_by(&key, &issuer).map_err(failed)?.pem();
-            write(&format!("{side}.crt"), &leaf)?;
-            write(&format!("{side}.key"), &key.serialize_pem())?;
-            write(&format!("{side}.pem"), &(leaf + &key.serialize_pem()))?;
+            let id = format!("spiffe://{NAME}/{side}");
+            let leaf = authority.leaf(&id, &[NAME], &[usage], LIFE)?;
+            write(&format!("{side}.crt"), &leaf.certificate)?;
+            write(&format!("{side}.key"), &leaf.key)?;
+            write(&format!("{side}.pem"), &(leaf.certificate + &leaf.key))?;
         }
         Ok(Self(folder))
     }
@@ -75,7 +68,7 @@ impl Certificates {
             name: Some(NAME.to_owned()),
             identity: tls.mutual.then(|| (file("client.crt"), file("client.key"))),
             resumes: tls.resumes,
-            groups: vec![Group::X25519],
+            groups: vec![if tls.hybrid { Group::X25519mlkem768 } else { Group::X25519 }],
             ciphers: vec![Cipher::Aes128],
         }
     }

@@ -414,7 +414,7 @@ mod tests {
         let addresses = Addresses { http: address(1), tcp: address(2), admin: address(3) };
         let origins = (address(4), address(5));
         let table = Some(Table { routes: 25, generation: 7 });
-        let tls = Some(Tls { mutual: true, resumes: true });
+        let tls = Some(Tls { mutual: true, resumes: true, hybrid: false });
         let setup_values = Setup { name: setup, table, reloads: false, tls };
         let there = Path::new("/there");
         let values = values(peer, there, &addresses, origins, there, setup_values);

@@ -80,7 +80,7 @@ pub(super) enum Protocol {
     Grpc,
 }
 
-/// TLS towards the client: version 1.3, X25519 and AES-128-GCM for all.
+/// TLS towards the client: version 1.3, AES-128-GCM and the same key exchange for all.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tls {
@@ -90,6 +90,9 @@ pub(super) struct Tls {
     /// Connections resume earlier sessions.
     #[serde(default)]
     pub(super) resumes: bool,
+    /// The key exchange is X25519MLKEM768 instead of X25519.
+    #[serde(default)]
+    pub(super) hybrid: bool,
 }
 
 fn one_stream() -> u32 {
@@ -215,6 +218,7 @@ mod tests {
             "tls-mutual",
             "tls-resumed",
             "tls-16m",
+            "tls-hybrid",
             "h2c-1x1",
             "h2c-4x32",
             "h2c-8x100",
