@@ -266,14 +266,14 @@ on_both_backends! {
         for expected in [0.0, 1.0, 2.0] {
             let mut client = TlsClient::with(far, "test", &config).unwrap();
             assert_eq!(client.get("/").unwrap().0, 200);
-            assert_eq!(mesh.far.metric(series), expected);
+            mesh.far.counts(series, expected);
         }
         let before = taken(&mesh.far);
         mesh.shop.rotate(&mesh.authority.member(SHOP));
         eventually("it is taken", || taken(&mesh.far) > before);
         let mut client = TlsClient::with(far, "test", &config).unwrap();
         assert_eq!(client.get("/").unwrap().0, 200);
-        assert_eq!(mesh.far.metric(series), 2.0, "the tickets went with the certificate");
+        mesh.far.counts(series, 2.0);
     }
 
     fn a_certificate_with_a_quarter_of_its_life_left_is_warned_of(backend: Backend) {

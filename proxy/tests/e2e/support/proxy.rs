@@ -135,6 +135,13 @@ impl Proxy {
         (response.status, response.text())
     }
 
+    /// Waits until counter `name` has come to `value`, and sees that it is no more than that: what
+    /// ends a connection is counted once it has ended, which its client may see first.
+    pub fn counts(&self, name: &str, value: f64) {
+        crate::support::eventually(name, || self.metric(name) >= value);
+        assert_eq!(self.metric(name), value, "{name}");
+    }
+
     /// The sum of all samples of a metric whose name, and label if given in braces, match.
     pub fn metric(&self, name: &str) -> f64 {
         let (_, text) = self.admin("/metrics");
