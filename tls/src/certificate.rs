@@ -173,15 +173,10 @@ pub(crate) fn validity(der: &CertificateDer<'_>) -> Option<(i64, i64)> {
     Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
-/// Last second of an issuer's validity, and whether its keyUsage, if any, lets it sign
-/// certificates.
-pub(crate) fn issuer_facts(der: &CertificateDer<'_>) -> Option<(i64, bool)> {
+/// Whether an issuer's keyUsage, if any, lets it sign certificates; `None` if it cannot be read.
+pub(crate) fn may_sign(der: &CertificateDer<'_>) -> Option<bool> {
     let certificate = parse(der)?;
-    let may_sign = match certificate.key_usage().ok()? {
-        Some(usage) => usage.value.key_cert_sign(),
-        None => true,
-    };
-    Some((certificate.validity().not_after.timestamp(), may_sign))
+    Some(certificate.key_usage().ok()?.is_none_or(|usage| usage.value.key_cert_sign()))
 }
 
 /// Serial number of a certificate in hexadecimal digits; empty if it cannot be read.

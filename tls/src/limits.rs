@@ -49,6 +49,8 @@ pub const CONTROL_BYTES_MAX: usize = 64;
 /// Bytes of a message of the protocol that goes over several records, after the handshake: a ticket
 /// of RFC 8446 section 4.6.1 has at most 64 KiB and its extensions.
 pub const HELD_BYTES_MAX: usize = 80 << 10;
+/// Chains of peers that a thread remembers to have accepted; some 300 bytes each.
+pub const ACCEPTED_CHAINS_MAX: usize = 512;
 /// Tickets that a client keeps for one endpoint.
 pub const TICKETS_MAX: usize = 8;
 

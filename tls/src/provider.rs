@@ -19,8 +19,10 @@ use rustls::crypto::cipher::{
     AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks,
     OutboundPlainMessage,
 };
-use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs, ring};
-use rustls::{ContentType, ProtocolVersion, SupportedCipherSuite};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs, hash, ring};
+use rustls::{
+    CipherSuiteCommon, ContentType, ProtocolVersion, SupportedCipherSuite, Tls13CipherSuite,
+};
 
 /// Key exchange in order of preference.
 const GROUPS: [&dyn SupportedKxGroup; 4] = [
@@ -79,7 +81,8 @@ pub fn measure(now_ns: impl Fn() -> u64) -> &'static Provider {
         if by_ring <= by_aws {
             Provider::new(&GROUPS, &suites!(ring), "ring", (by_ring, by_aws))
         } else {
-            Provider::new(&GROUPS, &suites!(aws_lc_rs), "aws-lc-rs", (by_ring, by_aws))
+            let suites = suites!(aws_lc_rs).map(scheduled);
+            Provider::new(&GROUPS, &suites, "aws-lc-rs", (by_ring, by_aws))
         }
     })
 }
@@ -144,6 +147,26 @@ impl Provider {
     }
 }
 
+/// `suite` of aws-lc-rs with ring's hashes and key schedule, which take no memory from the heap.
+fn scheduled(suite: SupportedCipherSuite) -> SupportedCipherSuite {
+    let ring = suites!(ring).into_iter().find(|other| other.suite() == suite.suite());
+    let (Some(aead), Some(schedule)) = (suite.tls13(), ring.and_then(|suite| suite.tls13())) else {
+        return suite;
+    };
+    let common = CipherSuiteCommon {
+        suite: aead.common.suite,
+        hash_provider: schedule.common.hash_provider,
+        confidentiality_limit: aead.common.confidentiality_limit,
+    };
+    let both = Tls13CipherSuite {
+        common,
+        hkdf_provider: schedule.hkdf_provider,
+        aead_alg: aead.aead_alg,
+        quic: None,
+    };
+    SupportedCipherSuite::Tls13(Box::leak(Box::new(both)))
+}
+
 /// A group's name as IANA writes it.
 pub(crate) fn group_name(group: &dyn SupportedKxGroup) -> &'static str {
     group.name().as_str().unwrap_or("unknown")
@@ -159,15 +182,35 @@ pub(crate) fn suite_name(suite: SupportedCipherSuite) -> &'static str {
     })
 }
 
-/// SHA-256, by the crate that seals records.
+/// SHA-256 of what comes in pieces, by ring.
+pub(crate) struct Sha256(Box<dyn hash::Context>);
+
+impl Default for Sha256 {
+    fn default() -> Sha256 {
+        Sha256(match ring::cipher_suite::TLS13_AES_128_GCM_SHA256 {
+            SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider.start(),
+            SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider.start(),
+        })
+    }
+}
+
+impl Sha256 {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(crate) fn finish(self) -> [u8; 32] {
+        let mut digest = [0; 32];
+        digest.copy_from_slice(self.0.finish().as_ref());
+        digest
+    }
+}
+
+/// SHA-256 of `bytes`.
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let hash = match ring::cipher_suite::TLS13_AES_128_GCM_SHA256 {
-        SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider.hash(bytes),
-        SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider.hash(bytes),
-    };
-    let mut digest = [0; 32];
-    digest.copy_from_slice(hash.as_ref());
-    digest
+    let mut digest = Sha256::default();
+    digest.update(bytes);
+    digest.finish()
 }
 
 /// Seals and opens with one suite.

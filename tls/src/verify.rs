@@ -29,6 +29,10 @@ use crate::material::{Bundle, Roots};
 use crate::provider::provider;
 use crate::spiffe::SpiffeId;
 
+mod accepted;
+
+use accepted::Accepted;
+
 /// Why there is no acceptable path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PathFault {
@@ -56,7 +60,8 @@ pub(crate) struct Anchors<'a> {
     pub(crate) crls: &'a [CertRevocationList<'static>],
 }
 
-/// Finds a path from `chain` (leaf first) to a root; returns until when all of the path is valid.
+/// Finds a path from `chain` (leaf first) to a root; returns the first and the last second in which
+/// all of the path is valid.
 ///
 /// Status unknown to the CRLs is accepted, and so are CRLs past their nextUpdate: a list that is
 /// not renewed must not cut the mesh off, while what it revokes stays revoked.
@@ -65,7 +70,7 @@ pub(crate) fn path(
     chain: (&CertificateDer<'_>, &[CertificateDer<'_>]),
     now: UnixTime,
     usage: KeyUsage,
-) -> Result<u64, PathFault> {
+) -> Result<(u64, u64), PathFault> {
     let (leaf, intermediates) = chain;
     if intermediates.len() >= CHAIN_CERTIFICATES_MAX {
         return Err(PathFault::Certificate("its chain is too long"));
@@ -84,17 +89,19 @@ pub(crate) fn path(
             None,
         )
         .map_err(|error| crate::fault::of_path(&error))?;
-    let mut until = not_after(leaf);
+    let (mut since, mut until) = validity(leaf);
     for issuer in verified.intermediate_certificates() {
-        let facts = certificate::issuer_facts(&issuer.der());
-        let (not_after, may_sign) = facts.ok_or(PathFault::Certificate("it cannot be read"))?;
+        let may_sign = certificate::may_sign(&issuer.der());
+        let may_sign = may_sign.ok_or(PathFault::Certificate("it cannot be read"))?;
         // webpki does not look at keyUsage (RFC 5280 section 6.1.4 (n)).
         if !may_sign {
             return Err(PathFault::Certificate("its issuer may not sign certificates"));
         }
-        until = until.min(u64::try_from(not_after).unwrap_or(0));
+        let (not_before, not_after) = validity(&issuer.der());
+        since = since.max(not_before);
+        until = until.min(not_after);
     }
-    Ok(until)
+    Ok((since, until))
 }
 
 fn revocation<'a>(crls: &'a [&'a CertRevocationList<'a>]) -> Option<RevocationOptions<'a>> {
@@ -102,9 +109,10 @@ fn revocation<'a>(crls: &'a [&'a CertRevocationList<'a>]) -> Option<RevocationOp
     Some(builder.with_status_policy(UnknownStatusPolicy::Allow).build())
 }
 
-fn not_after(der: &CertificateDer<'_>) -> u64 {
-    let second = certificate::validity(der).map_or(0, |(_, not_after)| not_after);
-    u64::try_from(second).unwrap_or(0)
+/// First and last second of a certificate; none, if it cannot be read.
+fn validity(der: &CertificateDer<'_>) -> (u64, u64) {
+    let (not_before, not_after) = certificate::validity(der).unwrap_or((i64::MAX, 0));
+    (u64::try_from(not_before).unwrap_or(0), u64::try_from(not_after).unwrap_or(0))
 }
 
 impl PathFault {
@@ -139,6 +147,13 @@ fn refuse(fault: Fault) -> Error {
     Error::InvalidCertificate(error)
 }
 
+/// What a member shows its certificate as.
+#[derive(Debug, Clone, Copy)]
+enum Usage {
+    Client,
+    Server,
+}
+
 /// Verifies members of the mesh.
 #[derive(Debug)]
 pub(crate) struct MeshVerifier {
@@ -159,11 +174,24 @@ impl MeshVerifier {
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-        usage: KeyUsage,
+        usage: Usage,
     ) -> Result<(), Error> {
-        let until = path(self.bundle.anchors(), (leaf, intermediates), now, usage)
-            .map_err(|fault| refuse(fault.of_peer(leaf)))?;
-        let id = certificate::workload(leaf).map_err(|fault| refuse(fault.of_peer()))?;
+        let key = accepted::Key::new(&self.bundle, usage as u8, leaf, intermediates);
+        let Accepted { id, valid: (_, until) } = match accepted::get(&key, now) {
+            Some(known) => known,
+            None => {
+                let usage = match usage {
+                    Usage::Client => KeyUsage::client_auth(),
+                    Usage::Server => KeyUsage::server_auth(),
+                };
+                let valid = path(self.bundle.anchors(), (leaf, intermediates), now, usage)
+                    .map_err(|fault| refuse(fault.of_peer(leaf)))?;
+                let id = certificate::workload(leaf).map_err(|fault| refuse(fault.of_peer()))?;
+                let found = Accepted { id, valid };
+                accepted::keep(key, found.clone());
+                found
+            }
+        };
         if !self.expected.is_empty() && !self.expected.contains(&id) {
             let expected = self.expected.iter().map(SpiffeId::as_str).collect::<Vec<_>>();
             let expected = expected.join(" or ");
@@ -198,7 +226,7 @@ impl ClientCertVerifier for MeshVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.verify(end_entity, intermediates, now, KeyUsage::client_auth())?;
+        self.verify(end_entity, intermediates, now, Usage::Client)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -234,7 +262,7 @@ impl ServerCertVerifier for MeshVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.verify(end_entity, intermediates, now, KeyUsage::server_auth())?;
+        self.verify(end_entity, intermediates, now, Usage::Server)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -285,7 +313,7 @@ impl ServerCertVerifier for RootsVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let chain = (end_entity, intermediates);
-        let until = path(self.roots.anchors(), chain, now, KeyUsage::server_auth())
+        let (_, until) = path(self.roots.anchors(), chain, now, KeyUsage::server_auth())
             .map_err(|fault| refuse(fault.of_peer(end_entity)))?;
         EndEntityCert::try_from(end_entity)
             .and_then(|leaf| leaf.verify_is_valid_for_subject_name(server_name))

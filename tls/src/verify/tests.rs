@@ -467,3 +467,64 @@ fn chains_that_were_accepted_are_asked_for_trust_and_revocation_not_for_validity
         assert_eq!(root.bundle().still_trusts(&[root.leaf(&params)]), Ok(()));
     }
 }
+
+#[test]
+fn a_chain_that_was_accepted_is_not_verified_again_while_nothing_changes() {
+    let root = Authority::new("root");
+    let bundle = root.bundle();
+    let mut params = leaf(A);
+    params.serial_number = Some(SerialNumber::from(7_u64));
+    in_year(&mut params, 2026);
+    let chain = [root.leaf(&params)];
+    assert_eq!(accepted::count(), 0);
+    for _ in 0..3 {
+        assert_eq!(verdict(&bundle, &chain, NOW), Ok(id(A)));
+        assert_eq!(accepted::count(), 1);
+    }
+    // Its time is asked for each time, in both directions.
+    let (long_after, before) = (LATER.as_secs() + 400 * 86_400, NOW.as_secs() - 400 * 86_400);
+    for (second, label) in [(long_after, "peer_expired"), (before, "peer_not_yet_valid")] {
+        let time = UnixTime::since_unix_epoch(Duration::from_secs(second));
+        assert_eq!(verdict(&bundle, &chain, time).unwrap_err().label(), label);
+    }
+    // So are the roots and their lists.
+    let revoked = root.bundle_with(&[&root.crl(&[7], 2026)]);
+    assert_eq!(verdict(&revoked, &chain, NOW).unwrap_err().label(), "peer_revoked");
+    let other = Authority::new("other").bundle();
+    assert_eq!(verdict(&other, &chain, NOW).unwrap_err().label(), "peer_untrusted");
+    assert_eq!(verdict(&bundle, &chain, NOW), Ok(id(A)));
+    assert_eq!(accepted::count(), 1, "refusals are not kept");
+}
+
+#[test]
+fn a_chain_accepted_from_a_client_is_verified_again_from_a_server() {
+    let root = Authority::new("root");
+    let bundle = root.bundle();
+    let mut params = leaf(A);
+    params.extended_key_usages = vec![Eku::ClientAuth];
+    let chain = [root.leaf(&params)];
+    assert_eq!(verdict(&bundle, &chain, NOW), Ok(id(A)));
+    let verifier = MeshVerifier::new(bundle, Box::default());
+    let name = ServerName::try_from("a.example").unwrap();
+    call::enter(NOW, u64::MAX);
+    let verified = verifier.verify_server_cert(&chain[0], &[], &name, &[], NOW);
+    assert!(verified.is_err());
+    assert_eq!(call::leave().0.fault.unwrap().label(), "peer_usage");
+}
+
+#[test]
+fn chains_that_are_kept_are_bounded() {
+    let key = |byte: usize| {
+        let leaf = CertificateDer::from(byte.to_be_bytes().to_vec());
+        accepted::Key::new(&Authority::new("root").bundle(), 0, &leaf, &[])
+    };
+    let root = Authority::new("root").bundle();
+    let first = CertificateDer::from(vec![1, 2]);
+    let parts = [CertificateDer::from(vec![1]), CertificateDer::from(vec![2])];
+    let whole = accepted::Key::new(&root, 0, &first, &[]);
+    assert_ne!(whole, accepted::Key::new(&root, 0, &parts[0], &parts[1..]), "cut elsewhere");
+    for number in 0..=crate::limits::ACCEPTED_CHAINS_MAX {
+        accepted::keep(key(number), Accepted { id: id(A), valid: (0, u64::MAX) });
+    }
+    assert_eq!(accepted::count(), 1);
+}
