@@ -205,8 +205,12 @@ impl Worker {
         let verdicts = RefCell::new(HashMap::new());
         let trusted = |peer: &TlsPeer| {
             let mut verdicts = verdicts.borrow_mut();
-            let known = verdicts.entry(peer.fingerprint.clone());
-            let trusted = *known.or_insert_with(|| credentials.still_trusts(peer));
+            // By the whole chain: the same leaf can come with other certificates above it.
+            let known = verdicts.get(&peer.chain).copied();
+            let trusted = known.unwrap_or_else(|| credentials.still_trusts(peer));
+            if known.is_none() {
+                verdicts.insert(peer.chain.clone(), trusted);
+            }
             if !trusted {
                 self.shard.tls(peer.side).cut.increment();
             }

@@ -73,7 +73,8 @@ pub(super) enum Material {
     Roots(Arc<Roots>),
 }
 
-/// The bytes of a source's files, in the order of [`Source::files`].
+/// The bytes of a source's files, in the order of [`Source::files`]; of the system's roots, the
+/// certificates.
 pub(super) struct Bytes(Vec<Vec<u8>>);
 
 impl Bytes {
@@ -106,7 +107,10 @@ impl Source {
     }
 
     pub(super) fn read(&self) -> Result<Bytes, CredentialFault> {
-        self.files().into_iter().map(read).collect::<Result<_, _>>().map(Bytes)
+        match self {
+            Self::SystemRoots => system_roots().map(Bytes),
+            _ => self.files().into_iter().map(read).collect::<Result<_, _>>().map(Bytes),
+        }
     }
 
     /// The files, for an error.
@@ -137,7 +141,14 @@ impl Source {
             (Self::Roots(_), [roots]) => {
                 Ok(Material::Roots(Arc::new(Roots::parse(roots).map_err(material)?)))
             }
-            (Self::SystemRoots, _) => system_roots(),
+            (Self::SystemRoots, certificates) => {
+                let certificates = certificates.iter().map(|der| der.clone().into());
+                let roots = Roots::from_certificates(certificates);
+                if roots.is_empty() {
+                    return Err(CredentialFault::NoSystemRoots);
+                }
+                Ok(Material::Roots(Arc::new(roots)))
+            }
             _ => Err(CredentialFault::Unusable {
                 what: self.words(),
                 text: "its files were not all read".into(),
@@ -146,16 +157,18 @@ impl Source {
     }
 }
 
-fn system_roots() -> Result<Material, CredentialFault> {
+/// The system's root certificates, in an order that is theirs.
+fn system_roots() -> Result<Vec<Vec<u8>>, CredentialFault> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
-        tracing::warn!(%error, "a root certificate of the system cannot be used");
+        tracing::debug!(%error, "a root certificate of the system cannot be used");
     }
-    let roots = Roots::from_certificates(found.certs);
+    let mut roots: Vec<Vec<u8>> = found.certs.iter().map(|root| root.to_vec()).collect();
     if roots.is_empty() {
         return Err(CredentialFault::NoSystemRoots);
     }
-    Ok(Material::Roots(Arc::new(roots)))
+    roots.sort_unstable();
+    Ok(roots)
 }
 
 /// Reads a file. What is no file is refused: a pipe would be waited for, a device has no end.
