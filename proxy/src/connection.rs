@@ -18,7 +18,7 @@ use rustix::net::getsockname;
 use std::fmt::Write;
 
 use crate::http1;
-use crate::http1::connection::Connection;
+use crate::http1::connection::{Connection, UNSET};
 use crate::io::deadlines::after;
 use crate::io::pacing;
 use crate::io::resting::Resting;
@@ -108,11 +108,11 @@ impl Idle {
     /// Takes it up again.
     #[must_use]
     pub fn resume(self, worker: &Rc<Worker>) -> Option<Prepared> {
-        let Self { resting, peer, instance, served, retire_ns, .. } = self;
+        let Self { resting, peer, instance, served, retire_ns, due_ns } = self;
         let socket = Socket::awake(resting, &worker.deadlines, &worker.handshakes.live).ok()?;
-        let (worker, served) = (Rc::clone(worker), Cell::new(served));
-        let connection = Box::new(Connection { worker, socket, peer, instance, served, retire_ns });
-        Some(Prepared::Http1 { connection, early: None })
+        let (worker, served, due_ns) = (Rc::clone(worker), Cell::new(served), Cell::new(due_ns));
+        let connection = Connection { worker, socket, peer, instance, served, due_ns, retire_ns };
+        Some(Prepared::Http1 { connection: Box::new(connection), early: None })
     }
 }
 
@@ -165,7 +165,8 @@ pub async fn prepare(worker: Rc<Worker>, accepted: Accepted) -> Option<Prepared>
     }
     let mut socket = socket;
     if let Some(server) = snapshot.running.credentials.listener(listener) {
-        let admitted = admit(&worker, socket, early.take(), config, server).await;
+        let generation = snapshot.running.generation;
+        let admitted = admit(&worker, socket, early.take(), config, server, generation).await;
         Admitted { socket, early } =
             admitted_or_answered(&worker, &peer, protocol, admitted).await?;
         peer.tls = socket.tls().map(|layer| Rc::clone(layer.peer()));
@@ -179,11 +180,11 @@ pub async fn prepare(worker: Rc<Worker>, accepted: Accepted) -> Option<Prepared>
     let table = (Rc::clone(&snapshot), listener);
     Some(match protocol {
         Protocol::Http1 => {
-            let served = Cell::new(false);
+            let (served, due_ns) = (Cell::new(false), Cell::new(UNSET));
             let retire_ns = config.max_connection_age.map_or(u64::MAX, |age| after(now_ns(), age));
             let connection =
-                Box::new(Connection { worker, socket, peer, instance, served, retire_ns });
-            Prepared::Http1 { connection, early }
+                Connection { worker, socket, peer, instance, served, due_ns, retire_ns };
+            Prepared::Http1 { connection: Box::new(connection), early }
         }
         Protocol::Tcp => {
             let early = early.unwrap_or_else(Block::small);

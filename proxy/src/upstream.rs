@@ -225,6 +225,8 @@ async fn connect(
     let cluster = picked.cluster();
     let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns()));
     let timeout = cluster.connect_timeout.min(left);
+    // One time for all: the connection, its PROXY header and its handshake.
+    let due_ns = after(now_ns(), timeout);
     let version = cluster.send_proxy_protocol;
     let failed = |error: io::Error| {
         let cause = match error.kind() {
@@ -240,7 +242,6 @@ async fn connect(
         let local = peer.destination.unwrap_or(address);
         let fits = header.push(&proxy_protocol::write(version, peer.address, local));
         debug_assert!(fits, "a PROXY header fits in a block");
-        let due_ns = after(now_ns(), timeout);
         if let (Err(error), _) = socket.send_until(header, due_ns).await {
             worker.shard.upstream_closed.increment();
             return Err(failed(error));
@@ -249,7 +250,6 @@ async fn connect(
     let socket = match picked.tls() {
         None => socket,
         Some(tls) => {
-            let due_ns = after(now_ns(), timeout);
             // On the heap: it is rare, and its state large.
             let protected = Box::pin(protect(worker, socket, tls, &picked, due_ns)).await;
             protected.map_err(|failure| {
@@ -275,5 +275,11 @@ async fn protect(
     let named = picked.name().filter(|_| tls.names_endpoints);
     let named = named.and_then(|name| ServerName::try_from(name.to_owned()).ok());
     let name = tls.name.as_ref().or(named.as_ref());
-    handshake::connect(worker, socket, &client, name, picked.address, due_ns).await
+    let end = handshake::End {
+        worker,
+        side: handshake::Side::Upstream,
+        generation: picked.snapshot.running.generation,
+        due_ns,
+    };
+    handshake::connect(end, socket, &client, name, picked.address).await
 }

@@ -48,9 +48,15 @@ pub struct Connection {
     pub instance: Instance,
     /// Whether a request has come on it.
     pub served: Cell<bool>,
+    /// When it is closed if no byte of a request comes, on the clock of `now_ns`; [`UNSET`] while
+    /// it is not silent. Part of a TLS record is no such byte.
+    pub due_ns: Cell<u64>,
     /// When it has reached its greatest age, on the clock of `now_ns`: the next answer ends it.
     pub retire_ns: u64,
 }
+
+/// No deadline of silence.
+pub const UNSET: u64 = 0;
 
 /// Why a connection is not active any more.
 enum Pause {
@@ -80,9 +86,11 @@ pub async fn serve(connection: Box<Connection>, mut early: Option<Block>) -> Opt
             Pause::Quiet if connection.worker.closing_idle() => return None,
             Pause::Quiet => {}
         }
-        let patience = connection.patience(!connection.served.get());
-        let due_ns = after(now_ns(), patience).min(connection.retire_ns);
-        let Connection { worker, socket, peer, instance, served, retire_ns } = *connection;
+        let due_ns = connection.silent_until();
+        if due_ns <= now_ns() {
+            return None;
+        }
+        let Connection { worker, socket, peer, instance, served, retire_ns, .. } = *connection;
         let socket = match socket.rest() {
             Ok(resting) => {
                 let served = served.get();
@@ -91,7 +99,8 @@ pub async fn serve(connection: Box<Connection>, mut early: Option<Block>) -> Opt
             Err(socket) => socket,
         };
         // No descriptor to be had: it waits where it is.
-        *connection = Connection { worker, socket, peer, instance, served, retire_ns };
+        let due = Cell::new(due_ns);
+        *connection = Connection { worker, socket, peer, instance, served, due_ns: due, retire_ns };
         if !matches!(connection.socket.idle_until(due_ns).await, Ok(true)) {
             return None;
         }
@@ -121,6 +130,15 @@ impl Connection {
             let listener = snapshot.running.table.listener(listener);
             if first { listener.head_timeout } else { listener.idle_timeout }
         })
+    }
+
+    /// When the connection is closed if its silence goes on.
+    fn silent_until(&self) -> u64 {
+        if self.due_ns.get() == UNSET {
+            let patience = self.patience(!self.served.get());
+            self.due_ns.set(after(now_ns(), patience).min(self.retire_ns));
+        }
+        self.due_ns.get()
     }
 
     /// Serves requests until a second of silence, or the end.
@@ -159,6 +177,7 @@ impl Connection {
                 Arrival::End(_) | Arrival::Broken(_) => return Awaited::Closed,
             };
         }
+        self.due_ns.set(UNSET);
         let mut scanner = Scanner::new();
         let mut due_ns = None;
         loop {

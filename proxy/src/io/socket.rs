@@ -227,10 +227,16 @@ impl Socket {
         received
     }
 
-    /// Sends what fits in the buffer of the kernel, if anything does.
-    fn send_now(&self, bytes: &[u8]) {
+    /// Sends what of `bytes` fits in the buffer of the kernel, past any protection.
+    pub fn send_now(&self, bytes: &[u8]) {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let _ = rustix::net::send(self.fd(), bytes, flags);
+    }
+
+    /// [`Self::send_now`] just before an end, in one packet with the FIN. How many bytes were taken.
+    fn send_last(&self, bytes: &[u8]) -> usize {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE;
+        rustix::net::send(self.fd(), bytes, flags).unwrap_or(0)
     }
 
     /// [`Self::recv_until`] for waits that may be long: an empty block goes back to the pool after
@@ -495,8 +501,11 @@ impl Socket {
         if let Protection::UserSpace(layer) = &self.protection
             && let Some(wire) = layer.goodbye_block()
         {
-            self.sending.set(after(now_ns(), GOODBYE_TIME), Expiry::Shutdown);
             let mut wire = wire;
+            wire.consume(self.send_last(wire.data()));
+            if !wire.is_empty() {
+                self.sending.set(after(now_ns(), GOODBYE_TIME), Expiry::Shutdown);
+            }
             while !wire.is_empty() {
                 let (sent, block) = self.stream.send(wire).await;
                 wire = block;
@@ -552,7 +561,9 @@ impl Drop for Socket {
     fn drop(&mut self) {
         // An end without a word could be anybody's (RFC 8446 section 6.1).
         if let Protection::UserSpace(layer) = &self.protection {
-            layer.last_words(|words| self.send_now(words));
+            layer.last_words(|words| {
+                self.send_last(words);
+            });
         }
     }
 }

@@ -12,7 +12,7 @@ use ringway_stats::clock::now_ns;
 use ringway_tls::ServerTls;
 use ringway_tls::hello::looks_like_tls;
 
-use super::handshake;
+use super::handshake::{self, End, Side};
 use crate::io::deadlines::after;
 use crate::io::socket::{Arrival, Socket};
 use crate::limits::PERMISSIVE_SILENCE;
@@ -44,7 +44,8 @@ impl From<Failure> for Rejected {
     }
 }
 
-/// Establishes TLS with a client of `listener`, or lets its plaintext pass.
+/// Establishes TLS with a client of `listener`, or lets its plaintext pass. `server` is from the
+/// table of `generation`.
 ///
 /// # Errors
 /// Why the client is turned away.
@@ -54,6 +55,7 @@ pub async fn admit(
     early: Option<Block>,
     listener: &Listener,
     server: &ServerTls,
+    generation: u64,
 ) -> Result<Admitted, Rejected> {
     let patience = listener.tls.as_ref().map(|tls| tls.handshake_timeout).unwrap_or_default();
     let due_ns = after(now_ns(), patience);
@@ -70,7 +72,8 @@ pub async fn admit(
     };
     if is_tls {
         // On the heap: a handshake is rare, and its state large.
-        let accepted = Box::pin(handshake::accept(worker, socket, first, server, due_ns)).await?;
+        let end = End { worker, side: Side::Downstream, generation, due_ns };
+        let accepted = Box::pin(handshake::accept(end, socket, first, server)).await?;
         return Ok(Admitted { socket: accepted, early: None });
     }
     if takes_plaintext {

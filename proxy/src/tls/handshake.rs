@@ -79,18 +79,31 @@ impl Side {
     }
 }
 
+/// Our end of a handshake.
+#[derive(Clone, Copy)]
+pub struct End<'a> {
+    /// The worker.
+    pub worker: &'a Worker,
+    /// Which side is ours.
+    pub side: Side,
+    /// The table that its certificates and roots are from.
+    pub generation: u64,
+    /// When it must be over, on the clock of `now_ns`.
+    pub due_ns: u64,
+}
+
 /// Makes `socket` a TLS connection as its server. `first` is what has come already.
 ///
 /// # Errors
 /// Why there is none; the client has been told by an alert where that is possible.
 pub async fn accept(
-    worker: &Worker,
+    end: End<'_>,
     socket: Socket,
     first: Block,
     tls: &ServerTls,
-    due_ns: u64,
 ) -> Result<Socket, Failure> {
-    let handshake = Handshake { worker, socket: &socket, side: Side::Downstream, due_ns };
+    let worker = end.worker;
+    let handshake = Handshake { end, socket: &socket };
     let accepted = match handshake.whole_hello(first).await {
         Ok(first) => handshake.run(|| tls.accept(), first).await,
         Err(failure) => Err(failure),
@@ -110,25 +123,35 @@ pub async fn accept(
 /// # Errors
 /// Why there is none.
 pub async fn connect(
-    worker: &Worker,
+    end: End<'_>,
     socket: Socket,
     tls: &ClientTls,
     name: Option<&ServerName<'static>>,
     address: SocketAddr,
-    due_ns: u64,
 ) -> Result<Socket, Failure> {
-    let handshake = Handshake { worker, socket: &socket, side: Side::Upstream, due_ns };
+    let worker = end.worker;
+    let handshake = Handshake { end, socket: &socket };
     // An address as name sends none (RFC 6066 section 3).
     let name = name.cloned().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
     let layer = handshake.run(|| tls.connect(name, UnixTime::now()), Block::small()).await?;
     Ok(socket.protected_by(layer, &worker.handshakes.live))
 }
 
+/// Gives `step` to whoever waits for it, after a round of the driver. Who was ready when the step
+/// was taken has asked for it by the time that the task runs, since tasks run in the order in which
+/// they became ready; where nobody has, no round is needed.
+fn give_back(step: Place) {
+    monoio::spawn(async move {
+        if step.is_waited_for() {
+            turn::round().await;
+        }
+        drop(step);
+    });
+}
+
 struct Handshake<'a> {
-    worker: &'a Worker,
+    end: End<'a>,
     socket: &'a Socket,
-    side: Side,
-    due_ns: u64,
 }
 
 impl Handshake<'_> {
@@ -137,38 +160,44 @@ impl Handshake<'_> {
         begin: impl FnOnce() -> Result<Session, Fault>,
         first: Block,
     ) -> Result<Box<Layer>, Failure> {
-        let places = match self.side {
-            Side::Downstream => &self.worker.handshakes.downstream,
-            Side::Upstream => &self.worker.handshakes.upstream,
+        let places = match self.end.side {
+            Side::Downstream => &self.end.worker.handshakes.downstream,
+            Side::Upstream => &self.end.worker.handshakes.upstream,
         };
         let _place = self.place(places).await?;
-        let generation = self.worker.shared.generation();
         let started_ns = now_ns();
         let made = match begin() {
             Ok(session) => self.drive(session, first).await,
-            Err(fault) => Err(self.side.failure(&fault)).inspect_err(|_| self.count(&fault)),
+            Err(fault) => Err(self.end.side.failure(&fault)).inspect_err(|_| self.count(&fault)),
         };
         let (session, rest) = made?;
-        self.worker.shard.tls(self.side).established(&session, now_ns() - started_ns);
-        let peer = Rc::new(TlsPeer::of(&session, self.side));
-        self.judge(&peer, generation).map_err(|fault| self.failed(&fault))?;
-        Layer::new(session, rest, peer).map_err(|fault| self.failed(&fault))
+        self.end.worker.shard.tls(self.end.side).established(&session, now_ns() - started_ns);
+        let peer = Rc::new(TlsPeer::of(&session, self.end.side));
+        self.judge(&peer).map_err(|fault| self.failed(&fault))?;
+        let layer = Layer::new(session, peer, &self.end.worker.shard);
+        match layer.take_rest(rest) {
+            Ok(()) => Ok(layer),
+            Err(fault) => {
+                layer.last_words(|words| self.socket.send_now(words));
+                Err(self.end.side.failure(&fault))
+            }
+        }
     }
 
     /// Whether a peer that has proved to be a member is welcome: of our trust domain, and still
-    /// trusted if the table has changed since `generation`, when the handshake began. Those who are
-    /// established already are looked at when the change comes.
-    fn judge(&self, peer: &TlsPeer, generation: u64) -> Result<(), Fault> {
+    /// trusted if the table that verified it is not the newest any more. Those who are established
+    /// already are looked at when the change comes.
+    fn judge(&self, peer: &TlsPeer) -> Result<(), Fault> {
         let Some(identity) = &peer.identity else { return Ok(()) };
-        let snapshot = self.worker.snapshot();
+        let snapshot = self.end.worker.snapshot();
         let credentials = &snapshot.running.credentials;
-        if let (Side::Downstream, Some(own)) = (self.side, &credentials.own)
+        if let (Side::Downstream, Some(own)) = (self.end.side, &credentials.own)
             && own.trust_domain() != identity.trust_domain()
         {
             let expected = format!("spiffe://{}/*", own.trust_domain());
             return Err(Fault::PeerIdentity { expected, found: identity.clone() });
         }
-        if snapshot.running.generation == generation {
+        if snapshot.running.generation == self.end.generation {
             return Ok(());
         }
         credentials.bundle.as_ref().map_or(Ok(()), |bundle| bundle.still_trusts(&peer.chain))
@@ -187,13 +216,13 @@ impl Handshake<'_> {
 
     /// Takes one of `places` before the deadline.
     async fn place(&self, places: &Rc<Places>) -> Result<Place, Failure> {
-        let waited = pin!(self.socket.sending().wait_until(self.due_ns));
+        let waited = pin!(self.socket.sending().wait_until(self.end.due_ns));
         match race::first(pin!(places.take()), waited).await {
             Either::Left(place) => {
                 self.socket.sending().clear();
                 Ok(place)
             }
-            Either::Right(()) => Err(self.side.late()),
+            Either::Right(()) => Err(self.end.side.late()),
         }
     }
 
@@ -203,12 +232,9 @@ impl Handshake<'_> {
         let mut out = Vec::new();
         loop {
             let advance = {
-                let step = self.place(&self.worker.handshakes.steps).await?;
+                let step = self.place(&self.end.worker.handshakes.steps).await?;
                 let advance = session.handshake(input.data_mut(), &mut out, UnixTime::now());
-                monoio::spawn(async move {
-                    turn::round().await;
-                    drop(step);
-                });
+                give_back(step);
                 advance
             };
             if !out.is_empty() {
@@ -236,7 +262,7 @@ impl Handshake<'_> {
             let fits = block.push(now);
             debug_assert!(fits, "the part was measured");
             rest = later;
-            if let (Err(error), _) = self.socket.send_until(block, self.due_ns).await {
+            if let (Err(error), _) = self.socket.send_until(block, self.end.due_ns).await {
                 return Err(self.broken(&error));
             }
         }
@@ -255,22 +281,22 @@ impl Handshake<'_> {
             debug_assert!(fits, "a large block has room for a small one");
             input = larger;
         }
-        match self.socket.recv_until(input, self.due_ns).await {
+        match self.socket.recv_until(input, self.end.due_ns).await {
             Arrival::Data(input) => Ok(input),
             Arrival::End(_) => Err(self.failed(&Fault::Truncated)),
-            Arrival::Silence(_) => Err(self.side.late()),
+            Arrival::Silence(_) => Err(self.end.side.late()),
             Arrival::Broken(error) => Err(self.broken(&error)),
         }
     }
 
     fn broken(&self, error: &std::io::Error) -> Failure {
         if error.kind() == std::io::ErrorKind::TimedOut {
-            return self.side.late();
+            return self.end.side.late();
         }
         if let Some(fault) = fault_of(error) {
             return self.failed(fault);
         }
-        let cause = match self.side {
+        let cause = match self.end.side {
             Side::Downstream => Cause::ClientReset,
             Side::Upstream => Cause::UpstreamReset,
         };
@@ -279,10 +305,10 @@ impl Handshake<'_> {
 
     fn failed(&self, fault: &Fault) -> Failure {
         self.count(fault);
-        self.side.failure(fault)
+        self.end.side.failure(fault)
     }
 
     fn count(&self, fault: &Fault) {
-        self.worker.shard.tls(self.side).failed(fault);
+        self.end.worker.shard.tls(self.end.side).failed(fault);
     }
 }

@@ -18,12 +18,14 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ringway_tls::{Fault, Session};
 
 use super::peer::TlsPeer;
 use crate::io::resting::Glimpse;
 use crate::io::socket::Arrival;
+use crate::recorder::Shard;
 use crate::sys::block::{Block, Window};
 
 /// Longest record of the wire: header, plaintext, and what protection adds (RFC 8446 section 5.2).
@@ -70,16 +72,15 @@ pub struct Layer {
     peer_farewell: Cell<Farewell>,
     own_farewell: Cell<Farewell>,
     peer: Rc<TlsPeer>,
+    /// Where faults are counted.
+    shard: Arc<Shard>,
 }
 
 impl Layer {
-    /// The connection of `session`, whose handshake is over. `rest` is what of the wire came behind
-    /// it.
-    ///
-    /// # Errors
-    /// When that is no TLS.
-    pub fn new(session: Session, rest: Block, peer: Rc<TlsPeer>) -> Result<Box<Self>, Fault> {
-        let layer = Box::new(Self {
+    /// The connection of `session`, whose handshake is over.
+    #[must_use]
+    pub fn new(session: Session, peer: Rc<TlsPeer>, shard: &Arc<Shard>) -> Box<Self> {
+        Box::new(Self {
             session: RefCell::new(session),
             partial: Cell::default(),
             resting: Cell::default(),
@@ -89,15 +90,23 @@ impl Layer {
             peer_farewell: Cell::new(Farewell::Open),
             own_farewell: Cell::new(Farewell::Open),
             peer,
-        });
+            shard: Arc::clone(shard),
+        })
+    }
+
+    /// Takes in `rest`, what of the wire came behind the handshake.
+    ///
+    /// # Errors
+    /// When that is no TLS; [`Self::last_words`] has the alert.
+    pub fn take_rest(&self, rest: Block) -> Result<(), Fault> {
         if !rest.is_empty() {
             let mut plain = Block::with_room(rest.len());
-            layer.open(rest, &mut plain)?;
+            self.open(rest, &mut plain)?;
             if !plain.is_empty() {
-                layer.plain.set(Some(plain));
+                self.plain.set(Some(plain));
             }
         }
-        Ok(layer)
+        Ok(())
     }
 
     /// Who is at the other end.
@@ -224,7 +233,8 @@ impl Layer {
         let opened = self.session.borrow_mut().open(wire.data_mut(), |bytes| {
             let fits = plain.push(bytes);
             debug_assert!(fits, "plaintext is shorter than what protected it");
-        })?;
+        });
+        let opened = opened.inspect_err(|fault| self.shard.tls(self.peer.side).failed(fault))?;
         wire.consume(opened.consumed);
         if opened.closed {
             self.peer_farewell.set(Farewell::Said);

@@ -86,6 +86,14 @@ impl Drop for Queued<'_> {
     }
 }
 
+impl Place {
+    /// Whether somebody waits for a place.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        !self.0.waiting.borrow().is_empty()
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.give_back();

@@ -255,6 +255,100 @@ on_both_backends! {
         assert_eq!(proxy.metric("ringway_failures_total"), 0.0);
     }
 
+    fn part_of_a_record_keeps_no_connection_open(backend: Backend) {
+        let edge = Edge::new();
+        let origin = Origin::echo();
+        let config = edge.config(&origin, &[edge.pair("a.example")], "idle_timeout: 3s,");
+        let proxy = Proxy::start(backend, &config);
+        let config = tls::config(&edge.authority.pem, None);
+        let mut client = TlsClient::connect(proxy.address("web"), "a.example", config).unwrap();
+        assert_eq!(client.get("/").unwrap().0, 200);
+        let began = Instant::now();
+        let wire = &mut client.stream.sock;
+        wire.set_read_timeout(Some(Duration::from_millis(600))).unwrap();
+        wire.write_all(b"\x17\x03\x03\x40\x00").unwrap();
+        loop {
+            let mut byte = [0];
+            match wire.read(&mut byte) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                _ => break,
+            }
+            if wire.write_all(&byte).is_err() {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "it is kept open by trickled bytes");
+        }
+        let took = began.elapsed();
+        assert!(took > Duration::from_secs(2) && took < Duration::from_secs(12), "{took:?}");
+    }
+
+    fn a_bad_record_right_behind_the_handshake_has_its_alert(backend: Backend) {
+        let edge = Edge::new();
+        let origin = Origin::echo();
+        let proxy = Proxy::start(backend, &edge.config(&origin, &[edge.pair("a.example")], ""));
+        let config = Arc::new(tls::config(&edge.authority.pem, None));
+        let name = rustls::pki_types::ServerName::try_from("a.example").unwrap();
+        let mut client = rustls::ClientConnection::new(config, name).unwrap();
+        let mut tcp = TcpStream::connect(proxy.address("web")).unwrap();
+        tcp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.write_tls(&mut tcp).unwrap();
+        while client.is_handshaking() {
+            client.read_tls(&mut tcp).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        client.writer().write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).unwrap();
+        }
+        *wire.last_mut().unwrap() ^= 1;
+        tcp.write_all(&wire).unwrap();
+        let said = loop {
+            if client.read_tls(&mut tcp).unwrap() == 0 {
+                panic!("closed without a word");
+            }
+            if let Err(error) = client.process_new_packets() {
+                break error;
+            }
+        };
+        assert_eq!(said, rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
+        proxy.counts("ringway_tls_failures_total{side=\"downstream\"", 1.0);
+        assert!(origin.heads().is_empty());
+    }
+
+    fn the_roots_of_the_system_are_looked_at_again(backend: Backend) {
+        let edge = Edge::new();
+        let origin = Origin::echo();
+        let far = Proxy::start(backend, &edge.config(&origin, &[edge.pair("localhost")], ""));
+        let roots = edge.folder.path().join("system.pem");
+        std::fs::write(&roots, &crate::support::pki::Authority::new("stranger").pem).unwrap();
+        let mut command = Command::new(crate::support::proxy::binary());
+        command.args(["run", "--log-level", "debug", "--backend", backend.name()]);
+        command.args(["--workers", "1"]).env("SSL_CERT_FILE", &roots).env_remove("SSL_CERT_DIR");
+        let near = Proxy::start_by(
+            command,
+            &format!(
+                "listeners:\n\
+                 - {{name: web, address: '127.0.0.1:0'}}\n\
+                 routes:\n\
+                 - {{name: all, rules: [{{backends: [{{cluster: outside}}]}}]}}\n\
+                 clusters:\n\
+                 - {{name: outside, tls: {{server_name: localhost}}, \
+                 endpoints: [{{address: '{}'}}]}}\n",
+                far.address("web")
+            ),
+        );
+        let refused = near.client("web").get("/");
+        assert_eq!((refused.status, refused.header("ringway-cause")), (503, Some("upstream_tls")));
+        std::fs::write(&roots, &edge.authority.pem).unwrap();
+        // Nobody watches them; they are compared every ten seconds.
+        let end = Instant::now() + Duration::from_secs(25);
+        while near.client("web").get("/").status != 200 {
+            assert!(Instant::now() < end, "the new roots are not taken");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     fn a_connection_past_its_age_ends_with_its_next_answer(backend: Backend) {
         let edge = Edge::new();
         let origin = Origin::echo();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::mutual_tls::{Mesh, SHOP, WEB, far_config};
+use crate::mutual_tls::{Mesh, SHOP, WEB, far_config, near_config};
 use crate::support::pki::{Authority, Wanted};
 use crate::support::tls::{self, TlsClient};
 use crate::support::{Backend, Origin, Proxy, eventually};
@@ -234,6 +234,76 @@ on_both_backends! {
         let before = taken(&mesh.near);
         mesh.web.rotate(&mesh.authority.member(WEB));
         eventually("it is taken", || taken(&mesh.near) > before);
+        assert_eq!(mesh.near.client("web").get("/").status, 200);
+    }
+
+    fn a_connection_of_a_removed_listener_believes_the_newest_roots(backend: Backend) {
+        let mesh = Mesh::new(backend, Origin::echo());
+        let both = near_config(&mesh.web.config(), &mesh.far, SHOP)
+            .replace("- {name: raw, address", "- {name: old, address: '127.0.0.1:0'}\n- {name: raw, address");
+        let near = Proxy::start(backend, &both);
+        let mut kept = near.client("old");
+        assert_eq!(kept.get("/").status, 200);
+        near.reload(&near_config(&mesh.web.config(), &mesh.far, SHOP));
+        assert_eq!(kept.get("/").status, 200, "what was connected is served on");
+        let before = taken(&near);
+        let other = Authority::new("another mesh");
+        let pair = other.member(WEB);
+        mesh.web.replace("ca.crt", &other.pem);
+        mesh.web.rotate(&pair);
+        eventually("the files are taken", || taken(&near) > before);
+        for _ in 0..3 {
+            let refused = kept.get("/");
+            assert_eq!(refused.status, 503, "{}", refused.text());
+            assert_eq!(refused.header("ringway-cause"), Some("upstream_tls"));
+        }
+    }
+
+    fn a_pooled_connection_is_of_no_use_when_somebody_else_is_expected(backend: Backend) {
+        let mesh = Mesh::new(backend, Origin::echo());
+        let mut client = mesh.near.client("web");
+        assert_eq!(client.get("/").status, 200);
+        let other = "spiffe://cluster.local/ns/default/sa/other";
+        mesh.near.reload(&near_config(&mesh.web.config(), &mesh.far, other));
+        let refused = client.get("/");
+        assert_eq!(refused.status, 503, "{}", refused.text());
+        assert!(refused.text().contains(other), "{}", refused.text());
+        mesh.near.reload(&near_config(&mesh.web.config(), &mesh.far, SHOP));
+        assert_eq!(client.get("/").status, 200);
+    }
+
+    fn an_identity_that_goes_and_comes_back_with_other_roots_is_another(backend: Backend) {
+        let mesh = Mesh::new(backend, Origin::echo());
+        let config = |identity: &str| far_config(identity, &mesh.origin, "strict");
+        let first = tls::mesh_config(&mesh.authority.pem, &mesh.web_leaf);
+        let mut kept = TlsClient::connect(mesh.far.address("web"), "test", first.clone()).unwrap();
+        assert_eq!(kept.get("/").unwrap().0, 200);
+        // Without an identity there is nothing to be strict about.
+        mesh.far.reload(&config("").replace(", mtls: strict", ""));
+        let other = Authority::new("another mesh");
+        mesh.shop.replace("ca.crt", &other.pem);
+        mesh.shop.rotate(&other.member(SHOP));
+        mesh.far.reload(&config(&mesh.shop.config()));
+        assert!(kept.get("/").is_err(), "a member of the mesh that was");
+        let refused = TlsClient::connect(mesh.far.address("web"), "test", first)
+            .and_then(|mut client| client.get("/"));
+        assert!(refused.is_err());
+        let welcome = tls::mesh_config(&other.pem, &other.member(WEB));
+        let mut client = TlsClient::connect(mesh.far.address("web"), "test", welcome).unwrap();
+        assert_eq!(client.get("/").unwrap().0, 200);
+    }
+
+    fn a_pipe_in_place_of_a_file_is_refused_and_waited_for_by_nobody(backend: Backend) {
+        let mesh = Mesh::new(backend, Origin::echo());
+        let key = mesh.shop.folder.join("tls.key");
+        std::fs::remove_file(&key).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&key).status().unwrap().success());
+        eventually("it is named", || mesh.far.admin("/ready").1.contains("it is no file"));
+        assert_eq!(mesh.near.client("web").get("/").status, 200);
+        let before = taken(&mesh.far);
+        std::fs::remove_file(&key).unwrap();
+        mesh.shop.rotate(&mesh.authority.member(SHOP));
+        eventually("the next ones are taken", || taken(&mesh.far) > before);
         assert_eq!(mesh.near.client("web").get("/").status, 200);
     }
 

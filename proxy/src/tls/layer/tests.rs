@@ -11,6 +11,7 @@ use ringway_tls::{
 };
 
 use super::*;
+use crate::recorder::Shard;
 use crate::tls::handshake::Side;
 
 const ID: &str = "spiffe://t.example/a";
@@ -80,7 +81,9 @@ fn pair_and_ticket() -> (Box<Layer>, Box<Layer>, Vec<u8>) {
         let peer = Rc::new(TlsPeer::of(&session, side));
         let mut block = Block::small();
         assert!(block.push(rest));
-        Layer::new(session, block, peer).unwrap()
+        let layer = Layer::new(session, peer, &Arc::new(Shard::default()));
+        layer.take_rest(block).unwrap();
+        layer
     };
     let server = layer(server, Side::Downstream, &to_server);
     (layer(client, Side::Upstream, &[]), server, to_client)
