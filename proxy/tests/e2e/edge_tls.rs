@@ -349,6 +349,62 @@ on_both_backends! {
         }
     }
 
+    fn who_is_connected_is_served_between_the_handshakes_of_a_flood(backend: Backend) {
+        const FLOOD: usize = 300;
+        let edge = Edge::new();
+        let origin = Origin::echo();
+        // Answered by the proxy itself: nobody else's schedule counts.
+        let config = edge.config(&origin, &[edge.pair("a.example")], "").replace(
+            "{backends: [{cluster: origin}]}",
+            "{respond: {status: 200, body: here}}",
+        );
+        let proxy = Proxy::start(backend, &config);
+        let config = Arc::new(tls::config(&edge.authority.pem, None));
+        let address = proxy.address("web");
+        let mut kept = TlsClient::with(address, "a.example", &config).unwrap();
+        assert_eq!(kept.get("/").unwrap().0, 200);
+        let signal = |name: &str| {
+            let pid = proxy.pid().to_string();
+            assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+        };
+        let name = rustls::pki_types::ServerName::try_from("a.example").unwrap();
+        let mut shares = Vec::new();
+        for round in 1..=5 {
+            let accepted = proxy.metric("ringway_downstream_accepted_total");
+            let mut flood: Vec<TcpStream> =
+                (0..FLOOD).map(|_| TcpStream::connect(address).unwrap()).collect();
+            let total = accepted + FLOOD as f64;
+            proxy.counts("ringway_downstream_accepted_total", total);
+            // Everything is there when it wakes, and the request came last.
+            signal("-STOP");
+            for tcp in &mut flood {
+                let client = rustls::ClientConnection::new(Arc::clone(&config), name.clone());
+                client.unwrap().write_tls(tcp).unwrap();
+            }
+            write!(kept.stream, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            let began = Instant::now();
+            let answered = std::thread::scope(|threads| {
+                let waiting = threads.spawn(|| {
+                    assert_eq!(kept.response().unwrap(), (200, b"here".to_vec()));
+                    began.elapsed()
+                });
+                signal("-CONT");
+                for tcp in &mut flood {
+                    tcp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                    tcp.read_exact(&mut [0; 5]).unwrap();
+                }
+                waiting.join().unwrap()
+            });
+            let share = answered.as_secs_f64() / began.elapsed().as_secs_f64();
+            shares.push(share);
+            if share < 0.3 {
+                return;
+            }
+            // Somebody else had the processor; once more.
+            assert!(round < 5, "the request waited for this much of the flood: {shares:?}");
+        }
+    }
+
     fn a_connection_past_its_age_ends_with_its_next_answer(backend: Backend) {
         let edge = Edge::new();
         let origin = Origin::echo();
