@@ -1,9 +1,9 @@
 //! A connection from a client, from accept to the protocol that serves it.
 //!
 //! ```text
-//! Accepted ─▶ prepare: [PROXY header] ─▶ [TLS] ─▶ Prepared ─▶ http1::connection | tunnel
-//!                                                    ▲               │
-//!                                                    └──── Idle ◀─────┘
+//! Accepted ─▶ prepare: [PROXY header] ─▶ [TLS] ─▶ [detect] ─▶ Prepared
+//!                                                                │
+//!                                 Idle ◀──▶ http1::connection ◀──┴──▶ tunnel
 //! ```
 
 use std::cell::Cell;
@@ -12,11 +12,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use arrayvec::ArrayString;
-use ringway_router::Protocol;
+use ringway_router::{Listener, ListenerId, Protocol};
 use ringway_stats::clock::now_ns;
+use ringway_tls::Alpn;
 use rustix::net::getsockname;
 use std::fmt::Write;
 
+use crate::detect::{Detected, Ended, Found, Patience, detect};
 use crate::http1;
 use crate::http1::connection::{Connection, UNSET};
 use crate::io::deadlines::after;
@@ -31,7 +33,8 @@ use crate::sys::block::Block;
 use crate::tls::admit::{Admitted, Rejected, admit};
 use crate::tls::peer::TlsPeer;
 use crate::tunnel;
-use crate::worker::Worker;
+use crate::upstream::Upstream;
+use crate::worker::{Snapshot, Worker};
 
 /// Longest text of an IP address.
 const ADDRESS_TEXT_BYTES: usize = 45;
@@ -177,25 +180,118 @@ pub async fn prepare(worker: Rc<Worker>, accepted: Accepted) -> Option<Prepared>
     if protocol != Protocol::Http1 {
         peer.destination = peer.destination.or_else(|| local_address(&socket));
     }
-    let table = (Rc::clone(&snapshot), listener);
-    Some(match protocol {
-        Protocol::Http1 => {
+    let mut serves = Serves::by_config(protocol);
+    let mut ahead = None;
+    if protocol == Protocol::Auto {
+        let found = Box::pin(find_out(&worker, &snapshot, (&socket, &peer), early, config)).await;
+        let Detected { found, early: block, upstream } = found_or_ended(&worker, &peer, found)?;
+        worker.count_found(instance, found);
+        (early, ahead) = (Some(block), upstream);
+        serves = Serves::by_finding(found, config);
+    }
+    let known = Known { socket, peer, instance, early, ahead };
+    known.served_by(serves, worker, (Rc::clone(&snapshot), listener))
+}
+
+/// A connection of which everything is known that decides what serves it.
+struct Known {
+    socket: Socket,
+    peer: Peer,
+    instance: Instance,
+    early: Option<Block>,
+    ahead: Option<Upstream>,
+}
+
+impl Known {
+    /// What serves it; `None` if nothing does.
+    fn served_by(
+        self,
+        serves: Serves,
+        worker: Rc<Worker>,
+        table: (Rc<Snapshot>, ListenerId),
+    ) -> Option<Prepared> {
+        let Self { socket, peer, instance, early, ahead } = self;
+        let snapshot = Rc::clone(&table.0);
+        let config = snapshot.running.table.listener(table.1);
+        if serves == Serves::Http1 {
             let (served, due_ns) = (Cell::new(false), Cell::new(UNSET));
             let retire_ns = config.max_connection_age.map_or(u64::MAX, |age| after(now_ns(), age));
             let connection =
                 Connection { worker, socket, peer, instance, served, due_ns, retire_ns };
-            Prepared::Http1 { connection: Box::new(connection), early }
+            let early = early.filter(|block| !block.is_empty());
+            return Some(Prepared::Http1 { connection: Box::new(connection), early });
         }
-        Protocol::Tcp => {
-            let early = early.unwrap_or_else(Block::small);
-            let cluster = config.cluster?;
-            Prepared::Tcp(Box::pin(tunnel::serve(worker, socket, peer, table, cluster, early)))
+        let early = early.unwrap_or_else(Block::small);
+        if serves == Serves::ByName {
+            let carried = passthrough::serve(worker, socket, peer, table, early);
+            return Some(Prepared::Tcp(Box::pin(carried)));
         }
-        Protocol::TlsPassthrough => {
-            let early = early.unwrap_or_else(Block::small);
-            Prepared::Tcp(Box::pin(passthrough::serve(worker, socket, peer, table, early)))
+        let Some(cluster) = config.cluster else {
+            turned_away(&worker, &peer, &Cause::UnknownProtocol.into());
+            socket.abort();
+            return None;
+        };
+        let carried = tunnel::serve(worker, socket, peer, table, (cluster, ahead), early);
+        Some(Prepared::Tcp(Box::pin(carried)))
+    }
+}
+
+/// What serves a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Serves {
+    Http1,
+    Tunnel,
+    ByName,
+}
+
+impl Serves {
+    fn by_config(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Http1 => Self::Http1,
+            Protocol::Tcp | Protocol::Auto => Self::Tunnel,
+            Protocol::TlsPassthrough => Self::ByName,
         }
-    })
+    }
+
+    fn by_finding(found: Found, config: &Listener) -> Self {
+        match found {
+            Found::Http1 => Self::Http1,
+            // Where TLS is ended, TLS inside of it is nobody's business.
+            Found::Tls if config.tls.is_none() => Self::ByName,
+            Found::Tls | Found::Http2 | Found::Opaque | Found::ServerFirst | Found::Undecided => {
+                Self::Tunnel
+            }
+        }
+    }
+}
+
+/// Finds out what a client speaks: by what was agreed on in its handshake, else by what is said.
+async fn find_out(
+    worker: &Rc<Worker>,
+    snapshot: &Rc<Snapshot>,
+    (socket, peer): (&Socket, &Peer),
+    early: Option<Block>,
+    config: &Listener,
+) -> Result<Detected, Ended> {
+    let early = early.unwrap_or_else(Block::small);
+    if let Some(Alpn::Http1) = peer.tls.as_ref().and_then(|tls| tls.alpn) {
+        return Ok(Detected { found: Found::Http1, early, upstream: None });
+    }
+    let patience = Patience { undecided: config.head_timeout, silence: config.idle_timeout };
+    detect(worker, snapshot, (socket, peer), early, config.cluster, patience).await
+}
+
+fn found_or_ended(
+    worker: &Worker,
+    peer: &Peer,
+    found: Result<Detected, Ended>,
+) -> Option<Detected> {
+    match found {
+        Ok(detected) => return Some(detected),
+        Err(Ended::Unused) => {}
+        Err(Ended::Failed(failure)) => turned_away(worker, peer, &failure),
+    }
+    None
 }
 
 /// The connection, or `None` for one that was rejected: it is recorded, and told in plaintext where

@@ -15,6 +15,7 @@ pub mod admin;
 pub mod cli;
 pub mod connection;
 pub mod control;
+pub mod detect;
 pub mod http1;
 pub mod io;
 pub mod limits;

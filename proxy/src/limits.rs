@@ -95,6 +95,14 @@ pub const PARKED_BEFORE_TRIM: usize = 256;
 /// And so long it waits for more of them.
 pub const TRIM_DELAY: Duration = Duration::from_millis(500);
 
+/// Bytes that are read to find out what a client speaks.
+pub const DETECTED_BYTES_MAX: usize = SMALL_BLOCK_BYTES;
+/// Longest first word that may be a method of HTTP, when that is to be found out.
+pub const METHOD_BYTES_DETECTED_MAX: usize = 32;
+/// Silence of a client after which its server may be the one who speaks first: connected to ahead.
+/// Clients of HTTP send with the handshake of TCP or soon after.
+pub const SPEAKS_FIRST_PATIENCE: Duration = Duration::from_millis(20);
+
 /// TLS handshakes that a worker has under way at once on either side; more wait within their
 /// deadline. About 20 KiB each.
 pub const HANDSHAKES_MAX: usize = 2048;

@@ -77,6 +77,7 @@ causes! {
     ClientTlsTimeout "client_tls_timeout" Downstream 408 "the TLS handshake was not done in time",
     ClientPlaintext "client_plaintext" Downstream 400 "plaintext where only TLS is spoken",
     ServerName "server_name" Downstream 404 "nothing is routed for the server name that the client asks for",
+    UnknownProtocol "unknown_protocol" Downstream 400 "the connection speaks no protocol that is served here",
     ProxyHeader "proxy_header" Downstream 400 "the connection did not begin with a valid PROXY header",
     NoRoute "no_route" Local 404 "no route matches the request",
     NoBackend "no_backend" Local 500 "every backend of the rule has weight 0",

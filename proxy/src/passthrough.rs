@@ -46,7 +46,8 @@ pub async fn serve(
     };
     match found {
         Ok((early, cluster)) => {
-            tunnel::serve(worker, socket, peer, (Rc::clone(&snapshot), id), cluster, early).await;
+            let table = (Rc::clone(&snapshot), id);
+            tunnel::serve(worker, socket, peer, table, (cluster, None), early).await;
         }
         Err(failure) => {
             tracing::debug!(cause = failure.cause.label(), peer = %peer.address, "{failure}");

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use ringway_stats::{Counter, Gauge, Histogram, Slots};
 use ringway_tls::{Fault, Session};
 
+use crate::detect::Found;
 use crate::limits::SERIES_MAX;
 use crate::outcome::Cause;
 use crate::sys::alloc::allocations;
@@ -73,6 +74,8 @@ pub struct ListenerSeries {
     pub closed: Counter,
     /// Connections in plaintext where TLS is spoken too.
     pub plaintext: Counter,
+    /// Connections by what they were found to speak, in the order of [`Found::LABELS`].
+    pub found: [Counter; Found::LABELS.len()],
 }
 
 /// TLS connections of one side.

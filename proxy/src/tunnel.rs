@@ -22,7 +22,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringway_router::{ClusterId, ListenerId};
+use ringway_router::{ClusterId, ListenerId, Protocol};
 use ringway_stats::clock::now_ns;
 
 use crate::connection::Peer;
@@ -34,7 +34,7 @@ use crate::limits::{FAR_SIDE_LOOK, QUIET_TIME, SPLICE_BURST_BYTES_MIN, SPLICE_SM
 use crate::outcome::Cause;
 use crate::recorder::{Outcome, Shard};
 use crate::sys::block::Block;
-use crate::upstream;
+use crate::upstream::{self, Upstream};
 use crate::worker::{Snapshot, Worker};
 
 /// Full receives after which a direction changes to splice.
@@ -109,13 +109,13 @@ impl Activity<'_> {
     }
 }
 
-/// Carries a connection to an endpoint of `cluster`.
+/// Carries a connection to an endpoint of `cluster`, over `ahead` if that is there already.
 pub async fn serve(
     worker: Rc<Worker>,
     socket: Socket,
     peer: Peer,
     table: (Rc<Snapshot>, ListenerId),
-    cluster: ClusterId,
+    (cluster, ahead): (ClusterId, Option<Upstream>),
     early: Block,
 ) {
     let (snapshot, listener) = table;
@@ -132,11 +132,20 @@ pub async fn serve(
         upstream_ns: 0,
         attempts: 1,
     };
-    match upstream::open(&worker, &snapshot, cluster, &peer).await {
+    let opened = match ahead {
+        Some(upstream) => Ok(upstream),
+        None => upstream::open(&worker, &snapshot, cluster, &peer).await,
+    };
+    match opened {
         Ok(upstream) => {
             outcome.upstream_ns = now_ns().saturating_sub(started_ns);
             outcome.endpoint = Some(upstream.address());
-            let idle = listener.idle_timeout.min(running.table.cluster(cluster).idle_timeout);
+            let idle = running.table.cluster(cluster).idle_timeout;
+            // What `auto` says of silence is meant for requests.
+            let idle = match listener.protocol {
+                Protocol::Auto => idle,
+                _ => idle.min(listener.idle_timeout),
+            };
             let end = run(&socket, upstream.socket(), early, Block::small(), idle, &worker.shard);
             outcome.cause = end.await.cause();
         }

@@ -88,6 +88,9 @@ pub enum Protocol {
     /// TLS that is passed on as it is; the name that the client asks for (SNI) decides the cluster.
     #[serde(rename = "tls-passthrough")]
     TlsPassthrough,
+    /// Found out for each connection from what is said first: as `http1`, as `tls-passthrough`, or
+    /// else as `tcp`.
+    Auto,
 }
 
 impl Protocol {
@@ -97,7 +100,20 @@ impl Protocol {
             Protocol::Http1 => "http1",
             Protocol::Tcp => "tcp",
             Protocol::TlsPassthrough => "tls-passthrough",
+            Protocol::Auto => "auto",
         }
+    }
+
+    /// Whether its requests, or some of them, are routed by `routes`.
+    #[must_use]
+    pub fn has_routes(self) -> bool {
+        matches!(self, Protocol::Http1 | Protocol::Auto)
+    }
+
+    /// Whether TLS may be passed on by the name that is asked for.
+    #[must_use]
+    pub fn has_server_names(self) -> bool {
+        matches!(self, Protocol::TlsPassthrough | Protocol::Auto)
     }
 }
 
@@ -108,16 +124,19 @@ pub struct ListenerConfig {
     pub name: String,
     /// `ip:port`. Required. Port 0 takes a free one when the process starts.
     pub address: Option<SocketAddr>,
-    /// `http1`, `tcp` or `tls-passthrough`. Default `http1`.
+    /// `http1`, `tcp`, `tls-passthrough` or `auto`. Default `http1`. With `auto` the first bytes of
+    /// each connection decide; a client that is silent for 20 ms causes a connection to `cluster`,
+    /// and whoever speaks first decides.
     #[serde(skip_serializing_if = "is_default")]
     pub protocol: Protocol,
     /// The cluster that connections go to. Required for `tcp`, refused for `http1`. For
-    /// `tls-passthrough` it takes those that no name of `sni` holds for; without it they are
-    /// refused.
+    /// `tls-passthrough` it takes those that no name of `sni` holds for, for `auto` those and what
+    /// is neither HTTP nor TLS; without it they are refused.
     #[serde(skip_serializing_if = "is_default")]
     pub cluster: Option<String>,
-    /// Where connections go by the name that the client asks for. Only for `tls-passthrough`, which
-    /// needs this or `cluster`. At most [`SNI_ROUTES_MAX`](crate::limits::SNI_ROUTES_MAX).
+    /// Where TLS that is not ended here goes by the name that the client asks for. Only for
+    /// `tls-passthrough`, which needs this or `cluster`, and `auto`. At most
+    /// [`SNI_ROUTES_MAX`](crate::limits::SNI_ROUTES_MAX).
     #[serde(skip_serializing_if = "is_default")]
     pub sni: Vec<SniConfig>,
     /// `disabled`, `permissive` or `strict`: whether clients must show a certificate of the mesh.
@@ -138,22 +157,23 @@ pub struct ListenerConfig {
     /// see. 18 bytes each.
     #[serde(serialize_with = "display_all", skip_serializing_if = "is_default")]
     pub trusted_proxies: Vec<ipnet::IpNet>,
-    /// From the first byte of a request head to its last. Default 10 s. Raising it lets slow
+    /// From the first byte of a request head to its last, and for bytes that do not say yet what
+    /// they are (`auto`). Default 10 s. Raising it lets slow
     /// clients hold a connection and its buffer (64 KiB at most) for longer.
     #[serde(serialize_with = "optional_milliseconds", skip_serializing_if = "is_default")]
     pub head_timeout: Option<Duration>,
-    /// How long a connection may be silent: between requests for `http1` (default 5 min), in both
-    /// directions for `tcp` (default 1 h). Raising it keeps more idle connections, about 1 KiB
-    /// each.
+    /// How long a connection may be silent: between requests for `http1` and `auto` (default
+    /// 5 min), in both directions for `tcp` (default 1 h; that of the cluster for `auto`). Raising
+    /// it keeps more idle connections, about 1 KiB each.
     #[serde(serialize_with = "optional_milliseconds", skip_serializing_if = "is_default")]
     pub idle_timeout: Option<Duration>,
     /// Connections open at once over all workers; one more is answered 503 (`http1`) or reset
     /// (`tcp`). Default unlimited. Raising it allows that many more file descriptors and buffers.
     #[serde(skip_serializing_if = "is_default")]
     pub max_connections: Option<u32>,
-    /// How old a connection may become: the first answer after that closes it. Only for `http1`, at
-    /// least 1 s. Default none. Lowering it makes clients connect more often, and where TLS is
-    /// spoken prove who they are.
+    /// How old a connection may become: the first answer after that closes it. Only for `http1` and
+    /// `auto`, at least 1 s. Default none. Lowering it makes clients connect more often, and where
+    /// TLS is spoken prove who they are.
     #[serde(serialize_with = "optional_milliseconds", skip_serializing_if = "is_default")]
     pub max_connection_age: Option<Duration>,
 }
@@ -163,7 +183,7 @@ pub struct ListenerConfig {
 pub struct RouteConfig {
     /// Name, unique among the routes; it stands in metrics and logs. Required.
     pub name: String,
-    /// Names of the `http1` listeners that it serves. Default: all of them.
+    /// Names of the `http1` and `auto` listeners that it serves. Default: all of them.
     #[serde(skip_serializing_if = "is_default")]
     pub listeners: Vec<String>,
     /// `name` (exactly), `*.suffix` (any number of labels in front) or `*`. Default: every host.

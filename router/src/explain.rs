@@ -59,14 +59,14 @@ fn write_explanation(
     headers: &[Field<'_>],
     identity: Option<&str>,
 ) -> Result<Option<RuleId>, fmt::Error> {
-    let http = |id: &ListenerId| table.listener(*id).protocol == Protocol::Http1;
+    let http = |id: &ListenerId| table.listener(*id).protocol.has_routes();
     let Some(listener) = listener.or_else(|| table.listener_ids().find(http)) else {
         writeln!(out, "there is no http1 listener")?;
         return Ok(None);
     };
     let at = table.listener(listener);
     let (host, path, query) = split(url, headers);
-    if at.protocol != Protocol::Http1 {
+    if !at.protocol.has_routes() {
         write_tunnel(out, table, at, host)?;
         return Ok(None);
     }

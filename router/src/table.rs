@@ -94,9 +94,9 @@ pub struct Listener {
     /// What it speaks.
     pub protocol: Protocol,
     /// Where connections go: `Some` for [`Protocol::Tcp`], and perhaps for
-    /// [`Protocol::TlsPassthrough`], where it is the last resort of `sni`.
+    /// [`Protocol::TlsPassthrough`] and [`Protocol::Auto`], where it is the last resort of `sni`.
     pub cluster: Option<ClusterId>,
-    /// Where connections go by name: for [`Protocol::TlsPassthrough`].
+    /// Where connections go by name: for [`Protocol::TlsPassthrough`] and [`Protocol::Auto`].
     pub sni: SniRoutes,
     /// Whether clients are asked who they are.
     pub mtls: Mtls,

@@ -17,6 +17,7 @@ use ringway_stats::limits::LATENCY_BOUNDS_NS;
 use ringway_stats::{Counter, Exposition, Gauge, Kind, Registry, Slots, Snapshot};
 
 use super::Admin;
+use crate::detect::Found;
 use crate::outcome::{Blame, Cause};
 use crate::recorder::{STATUS_CLASSES, Series, Shard};
 use crate::shared::Shared;
@@ -178,7 +179,7 @@ fn listeners(admin: &Admin, out: &mut Exposition) {
     let touched: BTreeSet<usize> =
         seats.iter().flat_map(|seat| seat.shard.listeners.iter().map(|(index, _)| index)).collect();
     out.family("ringway_listener_accepted_total", Kind::Counter, "Connections by listener.");
-    for index in touched {
+    for &index in &touched {
         let name = registries.listeners.name(index as u32).unwrap_or("unknown");
         let accepted: u64 = seats
             .iter()
@@ -186,6 +187,24 @@ fn listeners(admin: &Admin, out: &mut Exposition) {
             .map(|series| series.accepted.value())
             .sum();
         out.sample(&[("listener", name)], accepted);
+    }
+    out.family(
+        "ringway_protocol_detected_total",
+        Kind::Counter,
+        "Connections to `auto` listeners by what they were found to speak.",
+    );
+    for index in touched {
+        let name = registries.listeners.name(index as u32).unwrap_or("unknown");
+        for (nth, label) in Found::LABELS.iter().enumerate() {
+            let count: u64 = seats
+                .iter()
+                .filter_map(|seat| seat.shard.listeners.get(index))
+                .map(|series| series.found[nth].value())
+                .sum();
+            if count > 0 {
+                out.sample(&[("listener", name), ("protocol", label)], count);
+            }
+        }
     }
 }
 

@@ -23,8 +23,8 @@ pub use self::source::CredentialFault;
 use self::source::{Material, Source};
 use crate::tls::credentials::{ClusterTls, Credentials};
 use ringway_router::{
-    Cluster, ClusterTls as ClusterConfig, IdentityFiles, Listener, Mtls, PairFiles, Protocol,
-    RootsFile, Table, TlsVersion,
+    Cluster, ClusterTls as ClusterConfig, IdentityFiles, Listener, Mtls, PairFiles, RootsFile,
+    Table, TlsVersion,
 };
 use ringway_tls::{
     ClientSettings, ClientTls, KeyPair, MaterialFault, Peers, ServerName, ServerSettings,
@@ -415,7 +415,7 @@ impl Store {
             return Err(unusable("there is no identity".into()));
         }
         let tls12 = tls.min_version == TlsVersion::Tls12;
-        let http = listener.protocol == Protocol::Http1;
+        let http = listener.protocol.has_routes();
         let key = ServerKey {
             pairs: versions,
             mesh: mesh.as_ref().map(|(source, _, version)| (source.clone(), *version)),

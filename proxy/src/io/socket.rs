@@ -233,7 +233,8 @@ impl Socket {
         let _ = rustix::net::send(self.fd(), bytes, flags);
     }
 
-    /// [`Self::send_now`] just before an end, in one packet with the FIN. How many bytes were taken.
+    /// [`Self::send_now`] just before an end, in one packet with the FIN. Says how many bytes were
+    /// taken.
     fn send_last(&self, bytes: &[u8]) -> usize {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE;
         rustix::net::send(self.fd(), bytes, flags).unwrap_or(0)

@@ -61,7 +61,12 @@ pub async fn admit(
     let due_ns = after(now_ns(), patience);
     let takes_plaintext = listener.mtls == Mtls::Permissive;
     // Where the server may be the one who speaks first, silence says so.
-    let silence_is_plaintext = takes_plaintext && listener.protocol == Protocol::Tcp;
+    let server_first = match listener.protocol {
+        Protocol::Tcp => true,
+        Protocol::Auto => listener.cluster.is_some(),
+        Protocol::Http1 | Protocol::TlsPassthrough => false,
+    };
+    let silence_is_plaintext = takes_plaintext && server_first;
     let patience = if silence_is_plaintext { PERMISSIVE_SILENCE.min(patience) } else { patience };
     let first_due_ns = after(now_ns(), patience);
     let (first, is_tls) = match first_bytes(&socket, early, first_due_ns).await {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use ringway_tls::{CertificateDer, Session, SpiffeId};
+use ringway_tls::{Alpn, CertificateDer, Session, SpiffeId};
 
 use super::handshake::Side;
 
@@ -13,6 +13,8 @@ pub struct TlsPeer {
     pub side: Side,
     /// Its verified identity, in a mesh.
     pub identity: Option<SpiffeId>,
+    /// The application protocol that was agreed on.
+    pub alpn: Option<Alpn>,
     /// Its certificates as it sent them, the leaf first. Empty if it was not asked for any.
     pub chain: Box<[CertificateDer<'static>]>,
     /// SHA-256 of its leaf in hexadecimal; empty without one.
@@ -32,6 +34,7 @@ impl TlsPeer {
         Self {
             side,
             identity: session.peer().cloned(),
+            alpn: session.negotiated().alpn,
             chain: session.peer_chain().into(),
             fingerprint: fingerprint.into(),
         }

@@ -34,6 +34,7 @@ use self::mailbox::Message;
 use self::parking::Lot;
 use self::pool::Pool;
 use crate::connection::{Idle, Prepared};
+use crate::detect::Found;
 use crate::io::backend;
 use crate::io::deadlines::Deadlines;
 use crate::io::notify::Notify;
@@ -197,6 +198,16 @@ impl Worker {
         self.shared.seats[self.id].plaintext.count(series, address);
     }
 
+    /// Counts what a connection was found to speak.
+    pub fn count_found(&self, instance: Instance, found: Found) {
+        let Some(series) = self.instances.borrow().get(&instance).map(|state| state.series) else {
+            return;
+        };
+        if let Some(listener) = self.shard.listeners.touch(series as usize) {
+            listener.found[found as usize].increment();
+        }
+    }
+
     /// Cuts the connections whose peer is trusted no more.
     fn cut_distrusted(&self) {
         let running = Rc::clone(&self.running.borrow());
@@ -339,7 +350,7 @@ fn spawn(prepared: impl Future<Output = Option<Prepared>> + 'static, guest: Gues
 }
 
 /// Runs `task`; a panic in it is counted and goes no further.
-async fn guarded<T>(worker: &Worker, mut task: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+pub async fn guarded<T>(worker: &Worker, mut task: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     poll_fn(|context| {
         turn::begin();
         match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context))) {

@@ -12,6 +12,7 @@ mod support;
 mod admin;
 mod basics;
 mod cli;
+mod detection;
 mod edge_tls;
 mod gathering;
 mod http1;

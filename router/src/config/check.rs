@@ -289,7 +289,7 @@ impl<'c> Checker<'c, '_> {
                 "requests are routed by `routes`; or set `protocol: tcp`".to_owned(),
             ),
             (Some(name), _) => self.cluster_exists(&field, name),
-            (None, Protocol::Http1 | Protocol::TlsPassthrough) => {}
+            (None, Protocol::Http1 | Protocol::TlsPassthrough | Protocol::Auto) => {}
         }
         let trusted = listener.trusted_proxies.len();
         self.at_most(&at.field("trusted_proxies"), trusted, TRUSTED_PROXIES_MAX);
@@ -328,7 +328,7 @@ impl<'c> Checker<'c, '_> {
                     self.push(&at, format!("there is no listener `{name}`"), hint);
                 }
                 Some(index) => match self.config.listeners[*index].protocol {
-                    Protocol::Http1 => {}
+                    Protocol::Http1 | Protocol::Auto => {}
                     protocol @ (Protocol::Tcp | Protocol::TlsPassthrough) => {
                         let protocol = protocol.as_str();
                         let message =

@@ -296,8 +296,9 @@ const PROTOCOLS: &[(&str, Protocol)] = &[
     ("http1", Protocol::Http1),
     ("tcp", Protocol::Tcp),
     ("tls-passthrough", Protocol::TlsPassthrough),
+    ("auto", Protocol::Auto),
 ];
-const PROTOCOLS_LATER: &[&str] = &["http2", "h2", "h2c", "auto", "tls", "https", "grpc"];
+const PROTOCOLS_LATER: &[&str] = &["http2", "h2", "h2c", "tls", "https", "grpc"];
 
 fn listener<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<ListenerConfig> {
     let mut listener = ListenerConfig::default();

@@ -77,16 +77,20 @@ pub(super) fn listener(c: &mut Checker<'_, '_>, at: &At<'_>, listener: &Listener
 
 fn by_protocol(c: &mut Checker<'_, '_>, at: &At<'_>, listener: &ListenerConfig) {
     let name = listener.protocol.as_str();
-    if listener.max_connection_age.is_some() && listener.protocol != Protocol::Http1 {
+    if listener.max_connection_age.is_some() && !listener.protocol.has_routes() {
         let message = format!("a {name} connection cannot be told to close");
         c.refuse(&at.field("max_connection_age"), message);
     }
+    if !listener.protocol.has_server_names() && !listener.sni.is_empty() {
+        let message = "only a tls-passthrough or auto listener routes by server name".to_owned();
+        let hint = "set `protocol: tls-passthrough`, or leave `sni` out".to_owned();
+        c.refuse_with(&at.field("sni"), message, hint);
+    }
+    if listener.protocol == Protocol::Auto && listener.tls.is_some() && !listener.sni.is_empty() {
+        let message = "TLS is ended here: there is none to pass on".to_owned();
+        c.refuse_with(&at.field("sni"), message, "leave `sni` or `tls` out".to_owned());
+    }
     if listener.protocol != Protocol::TlsPassthrough {
-        if !listener.sni.is_empty() {
-            let message = "only a tls-passthrough listener routes by server name".to_owned();
-            let hint = "set `protocol: tls-passthrough`, or leave `sni` out".to_owned();
-            c.refuse_with(&at.field("sni"), message, hint);
-        }
         return;
     }
     let stated = [("tls", listener.tls.is_some()), ("mtls", listener.mtls != Mtls::Disabled)];

@@ -11,8 +11,8 @@ use foldhash::fast::FixedState;
 
 use super::tls::{ListenerTlsConfig, Mtls, TlsVersion};
 use super::{
-    ConditionConfig, Config, ListenerConfig, MatchConfig, PathConfig, Protocol, RouteConfig,
-    RuleConfig, ValueConfig,
+    ConditionConfig, Config, ListenerConfig, MatchConfig, PathConfig, RouteConfig, RuleConfig,
+    ValueConfig,
 };
 use crate::problem::{Problem, Sink};
 
@@ -28,13 +28,13 @@ pub(crate) fn config(config: &Config, sink: &mut Sink) {
 }
 
 fn unused(config: &Config, sink: &mut Sink) {
-    let http = config.listeners.iter().filter(|l| l.protocol == Protocol::Http1).count();
+    let http = config.listeners.iter().filter(|l| l.protocol.has_routes()).count();
     if http > 0 && config.routes.is_empty() {
         let message = "there are no routes: every request is answered 404";
         sink.push(Problem::warning("routes", message));
     }
     if http == 0 && !config.routes.is_empty() {
-        let message = "there is no http1 listener: no route is ever used";
+        let message = "there is no http1 or auto listener: no route is ever used";
         sink.push(Problem::warning("routes", message));
     }
     let of_listeners = config.listeners.iter().filter_map(|listener| listener.cluster.as_deref());
@@ -79,7 +79,7 @@ fn tls(config: &Config, sink: &mut Sink) {
 /// Matches on an identity that no client can have proved.
 fn unproved(config: &Config, sink: &mut Sink) {
     let proves = |listener: &&ListenerConfig| {
-        listener.protocol == Protocol::Http1 && listener.mtls != Mtls::Disabled
+        listener.protocol.has_routes() && listener.mtls != Mtls::Disabled
     };
     let proving = config.listeners.iter().filter(proves).map(|listener| listener.name.as_str());
     let proving: HashSet<&str, FixedState> = proving.collect();

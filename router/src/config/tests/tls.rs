@@ -116,6 +116,28 @@ fn every_problem_of_an_identity_has_its_place() {
 }
 
 #[test]
+fn a_listener_that_finds_out_may_have_routes_names_and_a_cluster() {
+    let yaml = r#"clusters: [{name: c}]
+listeners:
+  - {name: a, address: "127.0.0.1:1", protocol: auto}
+  - {name: b, address: "127.0.0.1:2", protocol: auto, cluster: c, max_connection_age: 1h}
+  - {name: d, address: "127.0.0.1:3", protocol: auto, sni: [{hosts: [x.a], cluster: c}]}
+routes: [{name: r, listeners: [a, b, d], rules: [{backends: [{cluster: c}]}]}]
+"#;
+    let config = load(yaml, Format::Yaml).unwrap().config;
+    assert!(config.listeners.iter().all(|listener| listener.protocol == crate::Protocol::Auto));
+    let yaml = IDENTITY.to_owned()
+        + r#"clusters: [{name: c}]
+listeners:
+  - {name: a, address: "127.0.0.1:1", protocol: auto, tls: {}, sni: [{hosts: [x.a], cluster: c}]}
+"#;
+    refused(
+        &yaml,
+        &["4:69: listeners[0].sni: TLS is ended here: there is none to pass on (hint: leave `sni`"],
+    );
+}
+
+#[test]
 fn every_problem_of_a_listener_has_its_place() {
     let yaml = IDENTITY.to_owned()
         + r#"clusters: [{name: c}]
@@ -144,7 +166,7 @@ listeners:
             "6:60: listeners[2].tls.certificates[0].key: a file is required",
             "6:78: listeners[2].tls.certificates[1].certificate: a file is required",
             "6:84: listeners[2].tls.certificates[1].key: the name of a file has no control",
-            "7:44: listeners[3].sni: only a tls-passthrough listener routes by server name (hint: set",
+            "7:44: listeners[3].sni: only a tls-passthrough or auto listener routes by server name",
             "7:92: listeners[3].max_connection_age: must be at least 1 s",
             "8:86: listeners[4].max_connection_age: a tcp connection cannot be told to close",
             "9:5: listeners[5].sni: a tls-passthrough listener needs `sni` or `cluster`",
