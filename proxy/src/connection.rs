@@ -3,7 +3,7 @@
 //! ```text
 //! Accepted ─▶ prepare: [PROXY header] ─▶ [TLS] ─▶ [detect] ─▶ Prepared
 //!                                                                │
-//!                                 Idle ◀──▶ http1::connection ◀──┴──▶ tunnel
+//!                           Idle ◀──▶ http1::connection ◀──┴──▶ http2::server, tunnel
 //! ```
 
 use std::cell::Cell;
@@ -21,6 +21,7 @@ use std::fmt::Write;
 use crate::detect::{Detected, Ended, Found, Patience, detect};
 use crate::http1;
 use crate::http1::connection::{Connection, UNSET};
+use crate::http2;
 use crate::io::deadlines::after;
 use crate::io::pacing;
 use crate::io::resting::Resting;
@@ -86,9 +87,9 @@ pub enum Prepared {
         /// What the client has sent already.
         early: Option<Block>,
     },
-    /// It is carried to an endpoint. On the heap, so that the task of an HTTP connection is not as
-    /// large as a tunnel's.
-    Tcp(Pin<Box<dyn Future<Output = ()>>>),
+    /// It is served to its end: a tunnel, or HTTP/2. On the heap, so that the task of an HTTP/1.1
+    /// connection is not as large.
+    ToTheEnd(Pin<Box<dyn Future<Output = ()>>>),
 }
 
 /// A connection between requests, out of the runtime.
@@ -123,8 +124,8 @@ impl Idle {
 pub async fn serve(prepared: impl Future<Output = Option<Prepared>>) -> Option<Idle> {
     match prepared.await? {
         Prepared::Http1 { connection, early } => http1::connection::serve(connection, early).await,
-        Prepared::Tcp(tunnel) => {
-            tunnel.await;
+        Prepared::ToTheEnd(served) => {
+            served.await;
             None
         }
     }
@@ -213,9 +214,13 @@ impl Known {
         let Self { socket, peer, instance, early, ahead } = self;
         let snapshot = Rc::clone(&table.0);
         let config = snapshot.running.table.listener(table.1);
+        let retire_ns = retire_ns(&worker, config);
+        if serves == Serves::Http2 {
+            let served = http2::server::serve(worker, socket, peer, instance, early, retire_ns);
+            return Some(Prepared::ToTheEnd(Box::pin(served)));
+        }
         if serves == Serves::Http1 {
             let (served, due_ns) = (Cell::new(false), Cell::new(UNSET));
-            let retire_ns = config.max_connection_age.map_or(u64::MAX, |age| after(now_ns(), age));
             let connection =
                 Connection { worker, socket, peer, instance, served, due_ns, retire_ns };
             let early = early.filter(|block| !block.is_empty());
@@ -224,7 +229,7 @@ impl Known {
         let early = early.unwrap_or_else(Block::small);
         if serves == Serves::ByName {
             let carried = passthrough::serve(worker, socket, peer, table, early);
-            return Some(Prepared::Tcp(Box::pin(carried)));
+            return Some(Prepared::ToTheEnd(Box::pin(carried)));
         }
         let Some(cluster) = config.cluster else {
             turned_away(&worker, &peer, &Cause::UnknownProtocol.into());
@@ -232,14 +237,24 @@ impl Known {
             return None;
         };
         let carried = tunnel::serve(worker, socket, peer, table, (cluster, ahead), early);
-        Some(Prepared::Tcp(Box::pin(carried)))
+        Some(Prepared::ToTheEnd(Box::pin(carried)))
     }
+}
+
+/// When a connection has reached its greatest age: up to a tenth earlier, so that those which came
+/// together do not all go together.
+fn retire_ns(worker: &Worker, config: &Listener) -> u64 {
+    config.max_connection_age.map_or(u64::MAX, |age| {
+        let spread = u64::try_from(age.as_nanos() / 10).unwrap_or(u64::MAX);
+        after(now_ns(), age) - worker.random() % spread.max(1)
+    })
 }
 
 /// What serves a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Serves {
     Http1,
+    Http2,
     Tunnel,
     ByName,
 }
@@ -248,6 +263,7 @@ impl Serves {
     fn by_config(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Http1 => Self::Http1,
+            Protocol::Http2 => Self::Http2,
             Protocol::Tcp | Protocol::Auto => Self::Tunnel,
             Protocol::TlsPassthrough => Self::ByName,
         }
@@ -256,11 +272,10 @@ impl Serves {
     fn by_finding(found: Found, config: &Listener) -> Self {
         match found {
             Found::Http1 => Self::Http1,
+            Found::Http2 => Self::Http2,
             // Where TLS is ended, TLS inside of it is nobody's business.
             Found::Tls if config.tls.is_none() => Self::ByName,
-            Found::Tls | Found::Http2 | Found::Opaque | Found::ServerFirst | Found::Undecided => {
-                Self::Tunnel
-            }
+            Found::Tls | Found::Opaque | Found::ServerFirst | Found::Undecided => Self::Tunnel,
         }
     }
 }
@@ -274,8 +289,12 @@ async fn find_out(
     config: &Listener,
 ) -> Result<Detected, Ended> {
     let early = early.unwrap_or_else(Block::small);
-    if let Some(Alpn::Http1) = peer.tls.as_ref().and_then(|tls| tls.alpn) {
-        return Ok(Detected { found: Found::Http1, early, upstream: None });
+    let agreed = peer.tls.as_ref().and_then(|tls| tls.alpn).map(|alpn| match alpn {
+        Alpn::Http1 => Found::Http1,
+        Alpn::H2 => Found::Http2,
+    });
+    if let Some(found) = agreed {
+        return Ok(Detected { found, early, upstream: None });
     }
     let patience = Patience { undecided: config.head_timeout, silence: config.idle_timeout };
     detect(worker, snapshot, (socket, peer), early, config.cluster, patience).await

@@ -17,6 +17,7 @@ pub mod connection;
 pub mod control;
 pub mod detect;
 pub mod http1;
+pub mod http2;
 pub mod io;
 pub mod limits;
 pub mod logging;

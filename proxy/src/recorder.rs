@@ -13,6 +13,7 @@ use ringway_stats::{Counter, Gauge, Histogram, Slots};
 use ringway_tls::{Fault, Session};
 
 use crate::detect::Found;
+use crate::http2::flood::Flood;
 use crate::limits::SERIES_MAX;
 use crate::outcome::Cause;
 use crate::sys::alloc::allocations;
@@ -119,6 +120,21 @@ impl TlsSeries {
     }
 }
 
+/// HTTP/2 connections with clients.
+#[derive(Debug, Default)]
+pub struct Http2Series {
+    /// Connections begun.
+    pub connections: Counter,
+    /// Streams begun.
+    pub streams: Counter,
+    /// Streams open.
+    pub open: Gauge,
+    /// Connections ended for a flood of frames, in the order of [`Flood::LABELS`].
+    pub floods: [Counter; Flood::LABELS.len()],
+    /// Connections ended for another excess: resets, CONTINUATION, header lists.
+    pub calmed: Counter,
+}
+
 /// Everything one worker counts.
 #[derive(Debug)]
 pub struct Shard {
@@ -154,6 +170,8 @@ pub struct Shard {
     pub tls_downstream: TlsSeries,
     /// TLS with endpoints.
     pub tls_upstream: TlsSeries,
+    /// HTTP/2 connections with clients.
+    pub http2: Http2Series,
     /// Tunnels and upgraded connections that have ended.
     pub tunnels: Counter,
     /// Times that accepting paused for want of descriptors or memory.
@@ -189,6 +207,7 @@ impl Default for Shard {
             copy_bytes: Counter::new(),
             tls_downstream: TlsSeries::default(),
             tls_upstream: TlsSeries::default(),
+            http2: Http2Series::default(),
             tunnels: Counter::new(),
             accept_pauses: Counter::new(),
             handed_over: Counter::new(),

@@ -83,13 +83,15 @@ pub enum Protocol {
     /// HTTP/1.1 and 1.0; requests are routed.
     #[default]
     Http1,
+    /// HTTP/2: with prior knowledge in plaintext, by ALPN over TLS; requests are routed.
+    Http2,
     /// Opaque bytes; every connection goes to the listener's cluster.
     Tcp,
     /// TLS that is passed on as it is; the name that the client asks for (SNI) decides the cluster.
     #[serde(rename = "tls-passthrough")]
     TlsPassthrough,
-    /// Found out for each connection from what is said first: as `http1`, as `tls-passthrough`, or
-    /// else as `tcp`.
+    /// Found out for each connection from what is said first: as `http1`, `http2`,
+    /// `tls-passthrough`, or else as `tcp`.
     Auto,
 }
 
@@ -98,6 +100,7 @@ impl Protocol {
     pub fn as_str(self) -> &'static str {
         match self {
             Protocol::Http1 => "http1",
+            Protocol::Http2 => "http2",
             Protocol::Tcp => "tcp",
             Protocol::TlsPassthrough => "tls-passthrough",
             Protocol::Auto => "auto",
@@ -107,7 +110,7 @@ impl Protocol {
     /// Whether its requests, or some of them, are routed by `routes`.
     #[must_use]
     pub fn has_routes(self) -> bool {
-        matches!(self, Protocol::Http1 | Protocol::Auto)
+        matches!(self, Protocol::Http1 | Protocol::Http2 | Protocol::Auto)
     }
 
     /// Whether TLS may be passed on by the name that is asked for.
@@ -124,12 +127,12 @@ pub struct ListenerConfig {
     pub name: String,
     /// `ip:port`. Required. Port 0 takes a free one when the process starts.
     pub address: Option<SocketAddr>,
-    /// `http1`, `tcp`, `tls-passthrough` or `auto`. Default `http1`. With `auto` the first bytes of
-    /// each connection decide; a client that is silent for 20 ms causes a connection to `cluster`,
-    /// and whoever speaks first decides.
+    /// `http1`, `http2`, `tcp`, `tls-passthrough` or `auto`. Default `http1`. With `auto` the first
+    /// bytes of each connection decide; a client that is silent for 20 ms causes a connection to
+    /// `cluster`, and whoever speaks first decides.
     #[serde(skip_serializing_if = "is_default")]
     pub protocol: Protocol,
-    /// The cluster that connections go to. Required for `tcp`, refused for `http1`. For
+    /// The cluster that connections go to. Required for `tcp`, refused for `http1` and `http2`. For
     /// `tls-passthrough` it takes those that no name of `sni` holds for, for `auto` those and what
     /// is neither HTTP nor TLS; without it they are refused.
     #[serde(skip_serializing_if = "is_default")]
@@ -183,7 +186,7 @@ pub struct ListenerConfig {
 pub struct RouteConfig {
     /// Name, unique among the routes; it stands in metrics and logs. Required.
     pub name: String,
-    /// Names of the `http1` and `auto` listeners that it serves. Default: all of them.
+    /// Names of the `http1`, `http2` and `auto` listeners that it serves. Default: all of them.
     #[serde(skip_serializing_if = "is_default")]
     pub listeners: Vec<String>,
     /// `name` (exactly), `*.suffix` (any number of labels in front) or `*`. Default: every host.

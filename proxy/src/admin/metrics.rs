@@ -18,6 +18,7 @@ use ringway_stats::{Counter, Exposition, Gauge, Kind, Registry, Slots, Snapshot}
 
 use super::Admin;
 use crate::detect::Found;
+use crate::http2::flood::Flood;
 use crate::outcome::{Blame, Cause};
 use crate::recorder::{STATUS_CLASSES, Series, Shard};
 use crate::shared::Shared;
@@ -34,6 +35,7 @@ pub fn render(admin: &Admin) -> String {
     workers(admin, &mut out);
     connections(&admin.shared, &mut out);
     listeners(admin, &mut out);
+    http2(&admin.shared, &mut out);
     tls::connections(&admin.shared, &mut out);
     tls::plaintext(admin, &mut out);
     tls::certificates(&admin.status.get().credentials, &mut out);
@@ -206,6 +208,28 @@ fn listeners(admin: &Admin, out: &mut Exposition) {
             }
         }
     }
+}
+
+/// HTTP/2 connections with clients, their streams, and those that were ended for an excess.
+fn http2(shared: &Shared, out: &mut Exposition) {
+    let sum = |of: &dyn Fn(&Shard) -> u64| -> u64 {
+        shared.seats.iter().map(|seat| of(&seat.shard)).sum()
+    };
+    out.family("ringway_http2_connections_total", Kind::Counter, "HTTP/2 connections of clients.");
+    out.sample(&[], sum(&|shard| shard.http2.connections.value()));
+    out.family("ringway_http2_streams_total", Kind::Counter, "Streams of clients.");
+    out.sample(&[], sum(&|shard| shard.http2.streams.value()));
+    out.family("ringway_http2_streams_open", Kind::Gauge, "Streams of clients that are open.");
+    out.sample(&[], sum(&|shard| shard.http2.open.value().max(0).unsigned_abs()));
+    out.family(
+        "ringway_http2_connections_ended_total",
+        Kind::Counter,
+        "HTTP/2 connections that were ended because their client sent too much of something.",
+    );
+    for (nth, label) in Flood::LABELS.iter().enumerate() {
+        out.sample(&[("reason", label)], sum(&|shard| shard.http2.floods[nth].value()));
+    }
+    out.sample(&[("reason", "excess")], sum(&|shard| shard.http2.calmed.value()));
 }
 
 fn exchanges(

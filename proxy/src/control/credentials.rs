@@ -23,16 +23,26 @@ pub use self::source::CredentialFault;
 use self::source::{Material, Source};
 use crate::tls::credentials::{ClusterTls, Credentials};
 use ringway_router::{
-    Cluster, ClusterTls as ClusterConfig, IdentityFiles, Listener, Mtls, PairFiles, RootsFile,
-    Table, TlsVersion,
+    Cluster, ClusterTls as ClusterConfig, IdentityFiles, Listener, Mtls, PairFiles, Protocol,
+    RootsFile, Table, TlsVersion,
 };
 use ringway_tls::{
     ClientSettings, ClientTls, KeyPair, MaterialFault, Peers, ServerName, ServerSettings,
     ServerTls, SpiffeId, Trust, UnixTime,
 };
 
-/// What is negotiated for HTTP.
+/// What is negotiated with endpoints.
 const HTTP: &[&[u8]] = &[b"http/1.1"];
+
+/// What is negotiated with clients (RFC 7301): nothing where bytes are opaque.
+fn offered(protocol: Protocol) -> &'static [&'static [u8]] {
+    match protocol {
+        Protocol::Http1 => &[b"http/1.1"],
+        Protocol::Http2 => &[b"h2"],
+        Protocol::Auto => &[b"h2", b"http/1.1"],
+        Protocol::Tcp | Protocol::TlsPassthrough => &[],
+    }
+}
 
 struct Held {
     /// Fingerprint of the bytes tried last, good or bad.
@@ -50,8 +60,7 @@ struct ServerKey {
     pairs: Vec<(Source, u64)>,
     mesh: Option<(Source, u64)>,
     tls12: bool,
-    /// Whether application protocols are negotiated: not where bytes are opaque.
-    http: bool,
+    alpn: &'static [&'static [u8]],
     resumption: bool,
 }
 
@@ -415,12 +424,12 @@ impl Store {
             return Err(unusable("there is no identity".into()));
         }
         let tls12 = tls.min_version == TlsVersion::Tls12;
-        let http = listener.protocol.has_routes();
+        let alpn = offered(listener.protocol);
         let key = ServerKey {
             pairs: versions,
             mesh: mesh.as_ref().map(|(source, _, version)| (source.clone(), *version)),
             tls12,
-            http,
+            alpn,
             resumption: tls.resumption,
         };
         if let Some(server) = made.get(&key).or_else(|| self.servers.get(&key)) {
@@ -432,7 +441,7 @@ impl Store {
             certificates: &pairs,
             peers: mesh.map_or(Peers::None, |(_, bundle, _)| Peers::Required(bundle)),
             tls12,
-            alpn: if http { HTTP } else { &[] },
+            alpn,
             resumption: tls.resumption,
         };
         let server =

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::body::Body;
 use super::fields::forbidden_in_trailers;
-use super::request::{FieldSet, RequestHead};
+use super::request::{FieldSet, RequestHead, had_length};
 use super::response::ResponseHead;
 use crate::limits::HEAD_FIELDS_MAX;
 use crate::sys::block::Block;
@@ -203,7 +203,7 @@ pub fn request(
     writer.kept(head.fields, dropped, edits);
     match head.body {
         // A length of 0 that was said is repeated: a POST without a length is another request.
-        Body::Done if had_length(head) => writer.length(0),
+        Body::Done if had_length(head.fields) => writer.length(0),
         ref body => writer.framing(body),
     }
     forwarding(&mut writer, head, hop, edits);
@@ -218,10 +218,6 @@ pub fn request(
     writer.edits(edits);
     writer.bytes(b"\r\n");
     writer.finish()
-}
-
-fn had_length(head: &RequestHead<'_>) -> bool {
-    head.fields.iter().any(|field| field.name.eq_ignore_ascii_case("content-length"))
 }
 
 /// `X-Forwarded-*` and `X-Request-Id`: a trusted peer's are continued, anybody else's replaced.

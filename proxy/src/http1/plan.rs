@@ -144,8 +144,20 @@ pub fn plan(context: &Context<'_>, head: &[u8], out: &mut Block) -> Result<Plan,
             return Ok(Plan::Refuse(Refused::ending(Failure::with(fault.cause(), fault))));
         }
     };
+    decide(context, &request, out)
+}
+
+/// [`plan`] for a head that has been understood already.
+///
+/// # Errors
+/// When the head does not fit in `out`; nothing is decided then.
+pub fn decide(
+    context: &Context<'_>,
+    request: &RequestHead<'_>,
+    out: &mut Block,
+) -> Result<Plan, Overflow> {
     if request.max_forwards == Some(0) {
-        return last_hop(context, &request, out);
+        return last_hop(context, request, out);
     }
     let mut scratch = context.worker.scratch.borrow_mut();
     let Scratch { path, rewritten } = &mut *scratch;
@@ -159,7 +171,7 @@ pub fn plan(context: &Context<'_>, head: &[u8], out: &mut Block) -> Result<Plan,
             Ok(Normalised::Rewritten) => std::str::from_utf8(path).unwrap_or_default(),
             Err(fault) => {
                 let failure = Failure::with(Cause::RequestMalformed, fault);
-                return Ok(refuse(context, &request, 0, failure));
+                return Ok(refuse(context, request, 0, failure));
             }
         }
     };
@@ -173,12 +185,12 @@ pub fn plan(context: &Context<'_>, head: &[u8], out: &mut Block) -> Result<Plan,
         identity: context.identity(),
     };
     let Some(rule_id) = context.running.table.route(&key) else {
-        return Ok(refuse(context, &request, 0, Cause::NoRoute.into()));
+        return Ok(refuse(context, request, 0, Cause::NoRoute.into()));
     };
     let rule = context.running.table.rule(rule_id);
     let routed = Routed {
         context,
-        request: &request,
+        request,
         path,
         rule_id,
         rule,

@@ -155,39 +155,8 @@ impl Reply<'_> {
         Err(fault_in(Cause::UpstreamMalformed, "too many interim responses", out))
     }
 
-    /// Receives until a head is complete. Returns the block with it at its front, and its length.
-    /// An error says whether the connection ended without one byte.
     async fn await_head(&self, block: Block) -> Result<(Block, usize), (Failure, bool)> {
-        let mut block = block;
-        let mut scanner = Scanner::new();
-        let malformed = |detail: &dyn std::fmt::Display| {
-            (Failure::with(Cause::UpstreamMalformed, detail), false)
-        };
-        loop {
-            match scanner.scan(block.data()) {
-                Ok(Scan::Complete { start: 0, end }) => return Ok((block, end)),
-                Ok(Scan::Complete { .. }) => return Err(malformed(&"it begins with empty lines")),
-                Ok(Scan::Partial) => {}
-                Err(fault) => return Err(malformed(&fault)),
-            }
-            if block.spare() == 0 {
-                block = widen(block);
-            }
-            let nothing = block.is_empty() && self.first_byte_ns.get() == 0;
-            block = match self.up.recv_or_shutdown(block, self.due_ns()).await {
-                Arrival::Data(block) => block,
-                Arrival::End(_) if nothing => return Err((Cause::UpstreamClosed.into(), true)),
-                Arrival::End(_) => return Err((Cause::UpstreamTruncated.into(), false)),
-                Arrival::Silence(_) => return Err((Cause::UpstreamTimeout.into(), false)),
-                Arrival::Broken(error) => {
-                    let failure = Failure::of_io(TlsSide::Upstream, Cause::UpstreamReset, &error);
-                    return Err((failure, nothing));
-                }
-            };
-            if nothing {
-                self.first_byte_ns.set(now_ns());
-            }
-        }
+        receive_head(self.up, block, || self.due_ns(), &self.first_byte_ns).await
     }
 
     /// How a final response will go out.
@@ -347,6 +316,48 @@ impl Reply<'_> {
             uploaded,
             shard: &self.worker.shard,
             wrapped: Cell::new(false),
+        }
+    }
+}
+
+/// Receives from `up` until a head is complete. Returns the block with it at its front, and its
+/// length. `first_byte_ns`, 0 before, is set when something has come.
+///
+/// # Errors
+/// Why there is none, and whether the connection ended without one byte.
+pub async fn receive_head(
+    up: &Socket,
+    block: Block,
+    due_ns: impl Fn() -> u64,
+    first_byte_ns: &Cell<u64>,
+) -> Result<(Block, usize), (Failure, bool)> {
+    let mut block = block;
+    let mut scanner = Scanner::new();
+    let malformed =
+        |detail: &dyn std::fmt::Display| (Failure::with(Cause::UpstreamMalformed, detail), false);
+    loop {
+        match scanner.scan(block.data()) {
+            Ok(Scan::Complete { start: 0, end }) => return Ok((block, end)),
+            Ok(Scan::Complete { .. }) => return Err(malformed(&"it begins with empty lines")),
+            Ok(Scan::Partial) => {}
+            Err(fault) => return Err(malformed(&fault)),
+        }
+        if block.spare() == 0 {
+            block = widen(block);
+        }
+        let nothing = block.is_empty() && first_byte_ns.get() == 0;
+        block = match up.recv_or_shutdown(block, due_ns()).await {
+            Arrival::Data(block) => block,
+            Arrival::End(_) if nothing => return Err((Cause::UpstreamClosed.into(), true)),
+            Arrival::End(_) => return Err((Cause::UpstreamTruncated.into(), false)),
+            Arrival::Silence(_) => return Err((Cause::UpstreamTimeout.into(), false)),
+            Arrival::Broken(error) => {
+                let failure = Failure::of_io(TlsSide::Upstream, Cause::UpstreamReset, &error);
+                return Err((failure, nothing));
+            }
+        };
+        if nothing {
+            first_byte_ns.set(now_ns());
         }
     }
 }

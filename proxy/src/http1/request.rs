@@ -176,7 +176,68 @@ pub fn parse<'f, 'b: 'f>(
 
     fields
         .extend(request.headers.iter().map(|field| Field { name: field.name, value: field.value }));
-    let fields = fields.as_slice();
+    assemble(method, target, fields.as_slice(), (is_http10, None))
+}
+
+/// The head of a request that came as `line` and `fields`, none of it framed by HTTP/1: its body is
+/// as long as Content-Length says, or as it turns out. `ended` says that there is none.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn of_fields<'f>(
+    line: Http2Line<'f>,
+    fields: &'f [Field<'f>],
+    ended: bool,
+) -> Result<RequestHead<'f>, RequestFault> {
+    let Http2Line { method, target, authority } = line;
+    let target = Target::parse(method, target)?;
+    if target.authority.is_some() {
+        return Err(RequestFault::Target);
+    }
+    if authority.is_some_and(|authority| !fields::valid_host(authority.as_bytes())) {
+        return Err(RequestFault::HostInvalid);
+    }
+    let named = fields.iter().find(|field| field.name.eq_ignore_ascii_case("host"));
+    if let (Some(authority), Some(host)) = (authority, named)
+        && !host.value.eq_ignore_ascii_case(authority.as_bytes())
+    {
+        // Two names for one request would be routed by one and served by the other.
+        return Err(RequestFault::HostInvalid);
+    }
+    let mut head = assemble(method, target, fields, (false, authority))?;
+    head.body = match head.body {
+        _ if ended => Body::Done,
+        Body::Done if !had_length(fields) => Body::chunked(),
+        body => body,
+    };
+    Ok(head)
+}
+
+/// What HTTP/2 has in place of a request line (RFC 9113 section 8.3.1).
+#[derive(Debug, Clone, Copy)]
+pub struct Http2Line<'b> {
+    /// `:method`.
+    pub method: &'b str,
+    /// `:path`.
+    pub target: &'b str,
+    /// `:authority`.
+    pub authority: Option<&'b str>,
+}
+
+/// Whether a length was stated.
+#[must_use]
+pub fn had_length(fields: &[Field<'_>]) -> bool {
+    fields.iter().any(|field| field.name.eq_ignore_ascii_case("content-length"))
+}
+
+/// The head that the parts of a request make. A host that is known needs no field.
+#[inline]
+fn assemble<'f>(
+    method: &'f str,
+    target: Target<'f>,
+    fields: &'f [Field<'f>],
+    (is_http10, known_host): (bool, Option<&'f str>),
+) -> Result<RequestHead<'f>, RequestFault> {
     let mut dropped = 0;
     let mut forwarding = 0;
     let mut gathered = Gathered::default();
@@ -210,7 +271,10 @@ pub fn parse<'f, 'b: 'f>(
         method,
         path: target.path,
         query: target.query,
-        host: host(target.authority, gathered.host, is_http10)?,
+        host: match known_host {
+            Some(host) => host,
+            None => host(target.authority, gathered.host, is_http10)?,
+        },
         is_http10,
         dropped,
         forwarding,
@@ -364,6 +428,7 @@ fn host<'b>(
     Ok(authority.or(field).unwrap_or_default())
 }
 
+#[derive(Clone, Copy)]
 struct Target<'b> {
     path: &'b str,
     query: Option<&'b str>,

@@ -161,6 +161,12 @@ impl Socket {
         Ok(socket)
     }
 
+    /// A further deadline, for whoever waits for something else on this connection.
+    #[must_use]
+    pub fn alarm(&self, deadlines: &Rc<Deadlines>) -> Alarm {
+        Alarm::new(deadlines, Rc::clone(&self.stream))
+    }
+
     /// The deadline of what is received.
     #[must_use]
     pub fn receiving(&self) -> &Alarm {

@@ -64,7 +64,7 @@ pub async fn admit(
     let server_first = match listener.protocol {
         Protocol::Tcp => true,
         Protocol::Auto => listener.cluster.is_some(),
-        Protocol::Http1 | Protocol::TlsPassthrough => false,
+        Protocol::Http1 | Protocol::Http2 | Protocol::TlsPassthrough => false,
     };
     let silence_is_plaintext = takes_plaintext && server_first;
     let patience = if silence_is_plaintext { PERMISSIVE_SILENCE.min(patience) } else { patience };

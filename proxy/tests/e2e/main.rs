@@ -16,6 +16,7 @@ mod detection;
 mod edge_tls;
 mod gathering;
 mod http1;
+mod http2;
 mod idle;
 mod mutual_tls;
 mod overload;

@@ -283,13 +283,13 @@ impl<'c> Checker<'c, '_> {
         let protocol_known = !self.is_refused(&at.field("protocol"));
         match (&listener.cluster, listener.protocol) {
             (None, Protocol::Tcp) => self.refuse(&field, "a tcp listener needs a cluster"),
-            (Some(_), Protocol::Http1) if protocol_known => self.refuse_with(
+            (Some(_), Protocol::Http1 | Protocol::Http2) if protocol_known => self.refuse_with(
                 &field,
-                "an http1 listener has no cluster".to_owned(),
+                format!("an {} listener has no cluster", listener.protocol.as_str()),
                 "requests are routed by `routes`; or set `protocol: tcp`".to_owned(),
             ),
             (Some(name), _) => self.cluster_exists(&field, name),
-            (None, Protocol::Http1 | Protocol::TlsPassthrough | Protocol::Auto) => {}
+            (None, _) => {}
         }
         let trusted = listener.trusted_proxies.len();
         self.at_most(&at.field("trusted_proxies"), trusted, TRUSTED_PROXIES_MAX);
@@ -328,7 +328,7 @@ impl<'c> Checker<'c, '_> {
                     self.push(&at, format!("there is no listener `{name}`"), hint);
                 }
                 Some(index) => match self.config.listeners[*index].protocol {
-                    Protocol::Http1 | Protocol::Auto => {}
+                    Protocol::Http1 | Protocol::Http2 | Protocol::Auto => {}
                     protocol @ (Protocol::Tcp | Protocol::TlsPassthrough) => {
                         let protocol = protocol.as_str();
                         let message =

@@ -294,11 +294,12 @@ fn drain<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> DrainConfig {
 
 const PROTOCOLS: &[(&str, Protocol)] = &[
     ("http1", Protocol::Http1),
+    ("http2", Protocol::Http2),
     ("tcp", Protocol::Tcp),
     ("tls-passthrough", Protocol::TlsPassthrough),
     ("auto", Protocol::Auto),
 ];
-const PROTOCOLS_LATER: &[&str] = &["http2", "h2", "h2c", "tls", "https", "grpc"];
+const PROTOCOLS_LATER: &[&str] = &["h2", "h2c", "tls", "https", "grpc"];
 
 fn listener<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<ListenerConfig> {
     let mut listener = ListenerConfig::default();

@@ -96,7 +96,7 @@ fn every_problem_is_reported_at_once_with_its_place() {
     let yaml = r#"listenrs: []
 drain: {delay: 30s}
 listeners:
-  - {name: a, address: "127.0.0.1:80", protocol: http2}
+  - {name: a, address: "127.0.0.1:80", protocol: h2c}
   - {name: a, address: "127.0.0.1:80", protocol: tcp}
   - {name: c, address: localhost, trusted_proxies: [10.0.0.0/33], head_timeout: 5}
 routes:
@@ -115,7 +115,7 @@ clusters:
     let expected = [
         "1:1: listenrs: unknown field `listenrs` (hint: did you mean `listeners`?)",
         "2:16: drain.delay: must not be longer than `timeout`, which includes it",
-        "4:50: listeners[0].protocol: `http2` is not supported by this version",
+        "4:50: listeners[0].protocol: `h2c` is not supported by this version",
         "5:12: listeners[1].name: listeners[0] is called `a` already",
         "5:24: listeners[1].address: listeners[0] has the address 127.0.0.1:80 already",
         "5:5: listeners[1].cluster: a tcp listener needs a cluster",

@@ -79,7 +79,7 @@ fn listener(
     clusters: &HashMap<&str, ClusterId, foldhash::fast::FixedState>,
 ) -> Listener {
     let idle = match config.protocol {
-        Protocol::Http1 | Protocol::Auto => STREAM_IDLE,
+        Protocol::Http1 | Protocol::Http2 | Protocol::Auto => STREAM_IDLE,
         Protocol::Tcp | Protocol::TlsPassthrough => TUNNEL_IDLE,
     };
     let unset = std::net::SocketAddr::from(([127, 0, 0, 1], 0));

@@ -1,6 +1,7 @@
 //! What every end-to-end test needs: a running proxy, an origin that does as it is told, and a
 //! client that sends exact bytes.
 
+pub mod h2;
 pub mod http;
 pub mod origin;
 pub mod pair;

@@ -1,0 +1,491 @@
+//! Bodies between an HTTP/2 stream and a connection of HTTP/1.1.
+//!
+//! ```text
+//! RecvStream ─▶ [chunk] block ─▶ endpoint      the window opens when the endpoint has taken it
+//! SendStream ◀─ bytes ◀─ block ◀─ endpoint     received only while there is a window
+//! ```
+//!
+//! # Invariants
+//! - Each direction holds one block or one frame; what the sink does not take is not read.
+//! - Neither direction times out while the other moves.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+use http::HeaderMap;
+use ringway_stats::clock::now_ns;
+
+use super::server::Connection;
+use super::translate;
+use crate::http1::body::Body;
+use crate::http1::compose::Writer;
+use crate::http1::scan::{Scan, Scanner};
+use crate::io::deadlines::{Alarm, after};
+use crate::io::notify::Notify;
+use crate::io::race::{self, Either};
+use crate::io::socket::{Arrival, Socket};
+use crate::limits::TRAILER_BYTES_MAX;
+use crate::outcome::{Cause, Failure};
+use crate::recorder::Shard;
+use crate::sys::block::Block;
+use crate::tls::handshake::Side;
+
+/// What a chunk adds to its data: a line of at most 16 digits, and two line ends.
+const CHUNK_OVERHEAD: usize = 20;
+
+/// How long the two directions of a stream may take.
+pub struct Pace {
+    idle: Duration,
+    /// When the exchange must be over, on the clock of `now_ns`.
+    deadline_ns: u64,
+    moved_ns: Cell<u64>,
+    /// Of what comes from the client, and of what goes to it.
+    alarms: [Alarm; 2],
+}
+
+impl Pace {
+    /// For a stream of `connection`, either side of which may do nothing for `idle`.
+    #[must_use]
+    pub fn new(connection: &Connection, idle: Duration, deadline_ns: u64) -> Self {
+        let socket = connection.line.socket();
+        let alarm = || socket.alarm(&connection.worker.deadlines);
+        Self { idle, deadline_ns, moved_ns: Cell::new(now_ns()), alarms: [alarm(), alarm()] }
+    }
+
+    /// Until when to wait for progress.
+    #[must_use]
+    pub fn due_ns(&self) -> u64 {
+        after(self.moved_ns.get().max(now_ns()), self.idle).min(self.deadline_ns)
+    }
+
+    /// Something has moved.
+    pub fn moved(&self) {
+        self.moved_ns.set(now_ns());
+    }
+
+    /// Waits for `work`; `None` when neither direction has moved for too long.
+    async fn timely<T>(&self, alarm: usize, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        loop {
+            let due_ns = after(self.moved_ns.get(), self.idle).min(self.deadline_ns);
+            if now_ns() >= due_ns {
+                return None;
+            }
+            let waited = pin!(self.alarms[alarm].wait_until(due_ns));
+            match race::first(work.as_mut(), waited).await {
+                Either::Left(done) => {
+                    self.alarms[alarm].clear();
+                    return Some(done);
+                }
+                Either::Right(()) => {}
+            }
+        }
+    }
+
+    /// Why an endpoint that does nothing is given up.
+    fn stall_cause(&self) -> Cause {
+        if now_ns() >= self.deadline_ns { Cause::UpstreamTimeout } else { Cause::UpstreamStalled }
+    }
+}
+
+/// Why the body of a request did not go over whole.
+#[derive(Debug)]
+pub enum UploadFault {
+    /// The client's doing.
+    Client(Failure),
+    /// The endpoint takes no more.
+    Upstream,
+    /// The response has ended; nobody wants the rest.
+    Stopped,
+}
+
+impl UploadFault {
+    /// As the failure of an exchange.
+    #[must_use]
+    pub fn failure(self) -> Failure {
+        match self {
+            Self::Client(failure) => failure,
+            Self::Upstream | Self::Stopped => Cause::UpstreamReset.into(),
+        }
+    }
+}
+
+/// The body of a request on its way to an endpoint.
+pub struct Upload {
+    incoming: RecvStream,
+    chunked: bool,
+    /// The body had its end at the head.
+    done: bool,
+    /// What did not fit behind the head.
+    held: Option<Bytes>,
+    bytes: u64,
+    most: u64,
+}
+
+/// What the client sends next.
+enum Next {
+    Data(Bytes),
+    End(Option<HeaderMap>),
+}
+
+impl Upload {
+    /// The body that comes by `incoming` and is framed as `body` says; refused beyond `most` bytes.
+    #[must_use]
+    pub fn new(incoming: RecvStream, body: &Body, most: u64) -> Self {
+        let (chunked, done) = (matches!(body, Body::Chunked(_)), body.is_done());
+        Self { incoming, chunked, done, held: None, bytes: 0, most }
+    }
+
+    /// Whether all of it has gone.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Puts what has come already behind the head in `out`.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn take_ready(&mut self, out: &mut Block) -> Result<(), UploadFault> {
+        while !self.done {
+            let mut context = Context::from_waker(Waker::noop());
+            let Poll::Ready(next) = self.poll_next(&mut context) else { return Ok(()) };
+            match next? {
+                Next::Data(data) if out.spare() >= data.len() + CHUNK_OVERHEAD => {
+                    self.push(&data, out)?;
+                    self.release(data.len());
+                }
+                Next::Data(data) => {
+                    self.held = Some(data);
+                    return Ok(());
+                }
+                Next::End(trailers) => {
+                    if !self.finish(trailers.as_ref(), out) {
+                        let detail = "the trailer section is too long";
+                        let failure = Failure::with(Cause::RequestMalformed, detail);
+                        return Err(UploadFault::Client(failure));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the rest to `up`, until `stop` says that nobody wants it.
+    ///
+    /// # Errors
+    /// When it did not go over whole.
+    pub async fn run(
+        &mut self,
+        up: &Socket,
+        pace: &Pace,
+        stop: &Notify,
+    ) -> Result<(), UploadFault> {
+        while !self.done {
+            let held = self.held.take();
+            let next = match held {
+                Some(data) => Next::Data(data),
+                None => self.next(pace, stop).await?,
+            };
+            pace.moved();
+            up.receiving().postpone(pace.due_ns());
+            let (block, taken) = match &next {
+                Next::Data(data) if data.is_empty() => continue,
+                Next::Data(data) => {
+                    let mut block = Block::with_room(data.len() + CHUNK_OVERHEAD);
+                    self.push(data, &mut block)?;
+                    (block, data.len())
+                }
+                Next::End(trailers) => {
+                    let mut block = Block::small();
+                    if !self.finish(trailers.as_ref(), &mut block) {
+                        let failure = Failure::new(Cause::RequestMalformed);
+                        return Err(UploadFault::Client(failure));
+                    }
+                    (block, 0)
+                }
+            };
+            if up.send_until(block, pace.due_ns()).await.0.is_err() {
+                return Err(UploadFault::Upstream);
+            }
+            pace.moved();
+            up.receiving().postpone(pace.due_ns());
+            self.release(taken);
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self, pace: &Pace, stop: &Notify) -> Result<Next, UploadFault> {
+        let next = pin!(poll_fn(|context| self.poll_next(context)));
+        let stopped = pin!(stop.wait());
+        let wanted = race::first(next, stopped);
+        match pace.timely(0, wanted).await {
+            Some(Either::Left(next)) => next,
+            Some(Either::Right(())) => Err(UploadFault::Stopped),
+            None => Err(UploadFault::Client(Cause::RequestTimeout.into())),
+        }
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Next, UploadFault>> {
+        let broken =
+            |error: h2::Error| UploadFault::Client(Failure::with(Cause::ClientReset, error));
+        match self.incoming.poll_data(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Some(data)) => return Poll::Ready(data.map(Next::Data).map_err(broken)),
+            Poll::Ready(None) => {}
+        }
+        self.incoming.poll_trailers(context).map(|trailers| trailers.map(Next::End).map_err(broken))
+    }
+
+    /// Writes `data` as the body is framed.
+    fn push(&mut self, data: &Bytes, out: &mut Block) -> Result<(), UploadFault> {
+        self.bytes += data.len() as u64;
+        if self.bytes > self.most {
+            return Err(UploadFault::Client(Cause::RequestBodyTooLarge.into()));
+        }
+        if data.is_empty() {
+            return Ok(());
+        }
+        let mut writer = Writer::new(out);
+        if self.chunked {
+            writer.bytes(format!("{:x}\r\n", data.len()).as_bytes());
+        }
+        writer.bytes(data);
+        if self.chunked {
+            writer.bytes(b"\r\n");
+        }
+        debug_assert!(writer.finish().is_ok(), "room was made for it");
+        Ok(())
+    }
+
+    /// Writes the end. False if the trailers do not fit.
+    fn finish(&mut self, trailers: Option<&HeaderMap>, out: &mut Block) -> bool {
+        self.done = true;
+        !self.chunked || translate::write_trailers(trailers, out)
+    }
+
+    /// Lets the client send as much again.
+    fn release(&mut self, count: usize) {
+        // Fails only for a stream that is over.
+        let _ = self.incoming.flow_control().release_capacity(count);
+    }
+}
+
+/// Why the body of a response did not go over whole.
+#[derive(Debug)]
+pub enum RelayFault {
+    /// The client's doing.
+    Client(Failure),
+    /// The endpoint's doing.
+    Upstream(Failure),
+}
+
+impl RelayFault {
+    /// The cause.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Client(failure) | Self::Upstream(failure) => failure.cause,
+        }
+    }
+
+    /// As the failure of an exchange.
+    #[must_use]
+    pub fn into_failure(self) -> Failure {
+        match self {
+            Self::Client(failure) | Self::Upstream(failure) => failure,
+        }
+    }
+}
+
+/// Moves the body of a response from an endpoint to a stream.
+pub struct Relay<'a> {
+    /// The endpoint.
+    pub up: &'a Socket,
+    /// How long that may take.
+    pub pace: &'a Pace,
+    /// Where bytes are counted.
+    pub shard: &'a Shard,
+    /// Set when the client has reset the stream.
+    pub gone: &'a Cell<bool>,
+}
+
+impl Relay<'_> {
+    /// Moves `body`, of which `block` holds the first bytes, and ends the stream. Says whether
+    /// nothing came behind it.
+    ///
+    /// # Errors
+    /// When it did not go over whole; the stream is still to be reset.
+    pub async fn run(
+        &self,
+        body: Body,
+        block: Block,
+        stream: &mut SendStream<Bytes>,
+    ) -> Result<bool, RelayFault> {
+        let (mut body, mut block) = (body, block);
+        loop {
+            let (consumed, payload) = take(&mut body, &mut block)?;
+            if payload > 0 {
+                self.shard.copy_bytes.add(payload as u64);
+                send_bytes(stream, &block.data()[..payload], body.is_done(), self.pace).await?;
+            }
+            block.consume(consumed);
+            if body.is_done() {
+                if payload == 0 {
+                    end(stream)?;
+                }
+                return Ok(block.is_empty());
+            }
+            if matches!(body, Body::Trailers) {
+                return self.trailers(block, stream).await;
+            }
+            block = match self.receive(block, stream).await? {
+                Some(block) => block,
+                None if matches!(body, Body::UntilClose) => {
+                    end(stream)?;
+                    return Ok(false);
+                }
+                None => return Err(RelayFault::Upstream(Cause::UpstreamTruncated.into())),
+            };
+            self.pace.moved();
+        }
+    }
+
+    /// Receives more behind what `block` holds; `None` at the end. A client that resets the stream
+    /// meanwhile ends the wait.
+    async fn receive(
+        &self,
+        block: Block,
+        stream: &mut SendStream<Bytes>,
+    ) -> Result<Option<Block>, RelayFault> {
+        let mut block = block;
+        block.compact();
+        let mut work = pin!(self.up.recv_patient(block, self.pace.due_ns()));
+        let gone = pin!(poll_fn(|context| stream.poll_reset(context).map(drop)));
+        let arrival = match race::first(work.as_mut(), gone).await {
+            Either::Left(arrival) => arrival,
+            Either::Right(()) => {
+                self.gone.set(true);
+                self.up.shutdown();
+                work.await
+            }
+        };
+        if self.gone.get() {
+            return Err(RelayFault::Client(Cause::ClientReset.into()));
+        }
+        match arrival {
+            Arrival::Data(block) => Ok(Some(block)),
+            Arrival::End(_) => Ok(None),
+            Arrival::Silence(_) => Err(RelayFault::Upstream(self.pace.stall_cause().into())),
+            Arrival::Broken(error) => Err(RelayFault::Upstream(Failure::of_io(
+                Side::Upstream,
+                Cause::UpstreamReset,
+                &error,
+            ))),
+        }
+    }
+
+    /// Collects the trailer section and ends the stream with it.
+    async fn trailers(
+        &self,
+        block: Block,
+        stream: &mut SendStream<Bytes>,
+    ) -> Result<bool, RelayFault> {
+        let malformed =
+            || RelayFault::Upstream(Failure::with(Cause::UpstreamMalformed, "the trailers"));
+        let mut block = block;
+        let mut scanner = Scanner::trailers();
+        let length = loop {
+            match scanner.scan(block.data()) {
+                Ok(Scan::Complete { end, .. }) => break end,
+                Ok(Scan::Partial) if block.len() <= TRAILER_BYTES_MAX => {}
+                Ok(Scan::Partial) | Err(_) => return Err(malformed()),
+            }
+            let received = self.receive(block, stream).await?;
+            let truncated = || RelayFault::Upstream(Cause::UpstreamTruncated.into());
+            block = received.ok_or_else(truncated)?;
+        };
+        if length > TRAILER_BYTES_MAX {
+            return Err(malformed());
+        }
+        let fields = translate::trailers(&block.data()[..length]).map_err(RelayFault::Upstream)?;
+        block.consume(length);
+        match fields {
+            Some(fields) => stream.send_trailers(fields).map_err(client)?,
+            None => end(stream)?,
+        }
+        Ok(block.is_empty())
+    }
+}
+
+/// Bytes of `block` that belong to the body, and how many of them, at its front, are data.
+fn take(body: &mut Body, block: &mut Block) -> Result<(usize, usize), RelayFault> {
+    let malformed = |fault| RelayFault::Upstream(Failure::with(Cause::UpstreamMalformed, fault));
+    if let Body::Chunked(chunked) = body {
+        let advance = chunked.strip(block.data_mut()).map_err(malformed)?;
+        if advance.at_trailers {
+            *body = Body::Trailers;
+        }
+        return Ok((advance.consumed, advance.payload));
+    }
+    let taken = body.take(block.data()).map_err(malformed)?;
+    Ok((taken, taken))
+}
+
+fn client(error: h2::Error) -> RelayFault {
+    RelayFault::Client(Failure::with(Cause::ClientReset, error))
+}
+
+/// Ends the stream behind what was sent.
+fn end(stream: &mut SendStream<Bytes>) -> Result<(), RelayFault> {
+    stream.send_data(Bytes::new(), true).map_err(client)
+}
+
+/// Sends all of `bytes`, and the end of the stream with the last of them if `ends`, as the client's
+/// window opens.
+///
+/// # Errors
+/// When the client takes no more.
+pub async fn send_bytes(
+    stream: &mut SendStream<Bytes>,
+    bytes: &[u8],
+    ends: bool,
+    pace: &Pace,
+) -> Result<(), RelayFault> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        stream.reserve_capacity(rest.len());
+        let opened = poll_fn(|context| {
+            if stream.capacity() > 0 {
+                return Poll::Ready(Ok(()));
+            }
+            loop {
+                match stream.poll_capacity(context) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Some(Ok(0))) => {}
+                    Poll::Ready(Some(Ok(_))) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(client(error))),
+                    Poll::Ready(None) => {
+                        let gone = RelayFault::Client(Cause::ClientReset.into());
+                        return Poll::Ready(Err(gone));
+                    }
+                }
+            }
+        });
+        match pace.timely(1, opened).await {
+            Some(opened) => opened?,
+            None => return Err(RelayFault::Client(Cause::ClientStalled.into())),
+        }
+        let (now, later) = rest.split_at(rest.len().min(stream.capacity()));
+        rest = later;
+        let last = ends && rest.is_empty();
+        stream.send_data(Bytes::copy_from_slice(now), last).map_err(client)?;
+        pace.moved();
+    }
+    Ok(())
+}

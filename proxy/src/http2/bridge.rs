@@ -1,0 +1,325 @@
+//! The h2 crate's I/O traits over a [`Socket`] and its owned blocks.
+//!
+//! ```text
+//! socket ─▶ reader task ─▶ one block ─▶ poll_read      one copy, into h2's buffer
+//! socket ◀─ writer task ◀─ one block ◀─ poll_write     frames gather while the last send is away
+//! ```
+//! h2 flushes once for each stream that it accepts, and its encoder holds one DATA frame. Passing
+//! each write on would cost a system call for each response. Here a write is a copy into a block,
+//! and the writer task, which runs once everybody who is ready has run, sends what has gathered.
+//!
+//! # Invariants
+//! - One block waits to be read, and nothing is received meanwhile; at most [`GATHERED_BYTES_MAX`]
+//!   and a frame wait to be sent, beside the block that is on its way.
+//! - An error of a send comes up at the next write; one of a receive at the next read.
+//! - A connection that is silent for long has given its receive block back.
+//! - The socket is closed by its tasks, once what was written has gone: what h2 says last is sent,
+//!   and input is taken for a while, so that no RST overtakes it.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use ringway_stats::clock::now_ns;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::flood::{Flood, Watch};
+use crate::io::deadlines::{Expiry, after};
+use crate::io::notify::Notify;
+use crate::io::socket::{Arrival, Socket};
+use crate::limits::{GATHERED_BYTES_MAX, HTTP2_SEND_STALL, HTTP2_SILENCE};
+use crate::sys::block::Block;
+
+/// What the reader task has for h2.
+enum Inbound {
+    Nothing,
+    Data(Block),
+    End,
+    Broken(io::Error),
+}
+
+/// What the two tasks and h2 share.
+struct Wire {
+    socket: Socket,
+    inbound: RefCell<Inbound>,
+    /// An empty block to receive into.
+    spent: Cell<Option<Block>>,
+    /// What was delivered has been taken.
+    taken: Notify,
+    reader: Cell<Option<Waker>>,
+    outbound: RefCell<Option<Block>>,
+    /// Something waits to be sent, or h2 is done.
+    written: Notify,
+    writer: Cell<Option<Waker>>,
+    sending: Cell<bool>,
+    broken: Cell<Option<io::ErrorKind>>,
+    /// h2 has let go.
+    released: Cell<bool>,
+    /// The reader task has ended.
+    read_to_the_end: Notify,
+    /// When something was last received.
+    heard_ns: Cell<u64>,
+    watch: RefCell<Watch>,
+    flood: Cell<Option<Flood>>,
+}
+
+/// A connection as h2 wants it.
+pub struct Io(Rc<Wire>);
+
+/// What is to be known of a connection that h2 has.
+#[derive(Clone)]
+pub struct Line(Rc<Wire>);
+
+/// Starts to move the bytes of `socket`, of which `early` have come already. `watch` sees every
+/// frame header of the peer.
+#[must_use]
+pub fn open(socket: Socket, early: Option<Block>, watch: Watch) -> (Io, Line) {
+    let early = early.filter(|block| !block.is_empty());
+    let has_early = early.is_some();
+    let wire = Rc::new(Wire {
+        socket,
+        inbound: RefCell::new(early.map_or(Inbound::Nothing, Inbound::Data)),
+        spent: Cell::default(),
+        taken: Notify::default(),
+        reader: Cell::default(),
+        outbound: RefCell::default(),
+        written: Notify::default(),
+        writer: Cell::default(),
+        sending: Cell::default(),
+        broken: Cell::default(),
+        released: Cell::default(),
+        read_to_the_end: Notify::default(),
+        heard_ns: Cell::new(now_ns()),
+        watch: RefCell::new(watch),
+        flood: Cell::default(),
+    });
+    monoio::spawn(read(Rc::clone(&wire), has_early));
+    monoio::spawn(write(Rc::clone(&wire)));
+    (Io(Rc::clone(&wire)), Line(wire))
+}
+
+impl Line {
+    /// When something was last received, on the clock of `now_ns`.
+    #[must_use]
+    pub fn heard_ns(&self) -> u64 {
+        self.0.heard_ns.get()
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn socket(&self) -> &Socket {
+        &self.0.socket
+    }
+
+    /// What the peer floods this connection with, if it does.
+    #[must_use]
+    pub fn flood(&self) -> Option<Flood> {
+        self.0.flood.get()
+    }
+}
+
+/// Receives a block whenever the last one has been taken.
+async fn read(wire: Rc<Wire>, has_early: bool) {
+    if has_early {
+        wire.taken.wait().await;
+    }
+    let mut was_full = false;
+    while !wire.released.get() {
+        let block = match wire.spent.take() {
+            Some(block) if !was_full => block,
+            _ if was_full => Block::large(),
+            _ => Block::small(),
+        };
+        let due_ns = after(now_ns(), HTTP2_SILENCE);
+        let found = match wire.socket.recv_patient(block, due_ns).await {
+            Arrival::Silence(block) => {
+                block.retire();
+                continue;
+            }
+            Arrival::Data(block) => {
+                was_full = block.spare() == 0;
+                Inbound::Data(block)
+            }
+            Arrival::End(_) => Inbound::End,
+            Arrival::Broken(error) => Inbound::Broken(error),
+        };
+        let is_over = !matches!(found, Inbound::Data(_));
+        wire.heard_ns.set(now_ns());
+        *wire.inbound.borrow_mut() = found;
+        if let Some(waker) = wire.reader.take() {
+            waker.wake();
+        }
+        if is_over {
+            break;
+        }
+        wire.taken.wait().await;
+    }
+    wire.read_to_the_end.notify();
+}
+
+/// Sends what has gathered, until h2 is done; then closes.
+async fn write(wire: Rc<Wire>) {
+    loop {
+        wire.written.wait().await;
+        loop {
+            let block = wire.outbound.borrow_mut().take();
+            let Some(block) = block else { break };
+            wire.sending.set(true);
+            let due_ns = after(now_ns(), HTTP2_SEND_STALL);
+            let (sent, _) = wire.socket.send_until(block, due_ns).await;
+            wire.sending.set(false);
+            if let Err(error) = sent {
+                wire.broken.set(Some(error.kind()));
+                *wire.outbound.borrow_mut() = None;
+                // Nothing can be said any more: what is still read is of no use.
+                wire.socket.shutdown();
+            }
+            if let Some(waker) = wire.writer.take() {
+                waker.wake();
+            }
+        }
+        if wire.released.get() {
+            break;
+        }
+    }
+    if wire.broken.get().is_none() {
+        wire.socket.finish().await;
+    }
+    wire.socket.receiving().set(0, Expiry::Cancel);
+    wire.read_to_the_end.wait().await;
+    let over = matches!(*wire.inbound.borrow(), Inbound::End | Inbound::Broken(_));
+    if wire.broken.get().is_none() && !over {
+        wire.socket.linger().await;
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let wire = &self.0;
+        let mut inbound = wire.inbound.borrow_mut();
+        match std::mem::replace(&mut *inbound, Inbound::Nothing) {
+            Inbound::Nothing => {
+                wire.reader.set(Some(context.waker().clone()));
+                Poll::Pending
+            }
+            Inbound::Data(mut block) => {
+                let count = block.len().min(buffer.remaining());
+                let bytes = &block.data()[..count];
+                if let Some(flood) = wire.watch.borrow_mut().see(bytes, now_ns()) {
+                    wire.flood.set(Some(flood));
+                }
+                buffer.put_slice(bytes);
+                block.consume(count);
+                if block.is_empty() {
+                    block.clear();
+                    wire.spent.set(Some(block));
+                    wire.taken.notify();
+                } else {
+                    *inbound = Inbound::Data(block);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Inbound::End => {
+                *inbound = Inbound::End;
+                Poll::Ready(Ok(()))
+            }
+            Inbound::Broken(error) => {
+                *inbound = Inbound::End;
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+}
+
+impl Io {
+    /// Takes as much of the slices as there is room for.
+    fn gather<'s>(
+        &self,
+        context: &Context<'_>,
+        slices: impl Iterator<Item = &'s [u8]>,
+    ) -> Poll<io::Result<usize>> {
+        let wire = &self.0;
+        if let Some(kind) = wire.broken.get() {
+            return Poll::Ready(Err(kind.into()));
+        }
+        let mut outbound = wire.outbound.borrow_mut();
+        let block = outbound.get_or_insert_with(Block::small);
+        if block.len() >= GATHERED_BYTES_MAX {
+            wire.writer.set(Some(context.waker().clone()));
+            return Poll::Pending;
+        }
+        let mut total = 0;
+        for slice in slices {
+            if block.spare() < slice.len() && block.capacity() <= GATHERED_BYTES_MAX {
+                let mut larger = Block::large();
+                let fits = larger.push(block.data());
+                debug_assert!(fits, "a large block has room for a small one");
+                *block = larger;
+            }
+            let count = slice.len().min(block.spare());
+            let fits = block.push(&slice[..count]);
+            debug_assert!(fits, "the count was measured");
+            total += count;
+            if count < slice.len() {
+                break;
+            }
+        }
+        drop(outbound);
+        wire.written.notify();
+        Poll::Ready(Ok(total))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.gather(context, std::iter::once(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.gather(context, slices.iter().map(|slice| &**slice))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// What was written is the writer task's: there is nothing to wait for.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.0.broken.get() {
+            Some(kind) => Poll::Ready(Err(kind.into())),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let wire = &self.0;
+        let all_gone = wire.outbound.borrow().is_none() && !wire.sending.get();
+        if all_gone || wire.broken.get().is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        wire.writer.set(Some(context.waker().clone()));
+        Poll::Pending
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        self.0.released.set(true);
+        self.0.written.notify();
+        self.0.taken.notify();
+    }
+}

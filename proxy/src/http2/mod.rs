@@ -1,0 +1,17 @@
+//! HTTP/2 (RFC 9113), by the h2 crate over our own sockets and blocks.
+//!
+//! ```text
+//! Socket ◀─▶ bridge ◀─▶ h2 ◀─▶ server ─▶ stream ◀─▶ upstream (HTTP/1.1)
+//!              │                          ├─ translate: heads
+//!              └─ flood: frame headers    └─ body: both directions, as windows open
+//! ```
+//!
+//! # Not here
+//! Decisions: `http1::plan` makes them for both versions.
+
+pub mod body;
+pub mod bridge;
+pub mod flood;
+pub mod server;
+pub mod stream;
+pub mod translate;
