@@ -28,24 +28,29 @@ use crate::tls::handshake;
 use crate::worker::{Snapshot, Worker};
 
 /// Endpoints tried before a request fails for want of a connection.
-const CONNECT_ATTEMPTS_MAX: u32 = 3;
+pub const CONNECT_ATTEMPTS_MAX: u32 = 3;
 
 /// An endpoint that was picked, and counts the exchange.
-struct Picked {
+pub struct Picked {
     snapshot: Rc<Snapshot>,
     cluster: ClusterId,
-    address: SocketAddr,
-    slot: EndpointSlot,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Its place in the table of endpoints.
+    pub slot: EndpointSlot,
     _in_flight: InFlight,
 }
 
 impl Picked {
-    fn cluster(&self) -> &Cluster {
+    /// The cluster that it is of.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
         self.snapshot.running.table.cluster(self.cluster)
     }
 
     /// How connections to it are protected.
-    fn tls(&self) -> Option<&ClusterTls> {
+    #[must_use]
+    pub fn tls(&self) -> Option<&ClusterTls> {
         self.snapshot.running.credentials.cluster(self.cluster)
     }
 
@@ -55,7 +60,9 @@ impl Picked {
         endpoints.iter().find(|endpoint| endpoint.slot == self.slot)?.name()
     }
 
-    fn policy(&self) -> u64 {
+    /// What connections to it are made under; 0 for plaintext.
+    #[must_use]
+    pub fn policy(&self) -> u64 {
         self.tls().map_or(0, |tls| tls.policy)
     }
 }
@@ -190,7 +197,11 @@ pub async fn open(
     acquire(worker, snapshot, cluster, peer, Want::Fresh, u64::MAX).await
 }
 
-fn pick(
+/// Picks an endpoint of `cluster`, another than `avoid` if there is one.
+///
+/// # Errors
+/// [`Cause::NoEndpoint`].
+pub fn pick(
     worker: &Worker,
     snapshot: &Rc<Snapshot>,
     cluster: ClusterId,
@@ -221,7 +232,26 @@ async fn connect(
     peer: &Peer,
     deadline_ns: u64,
 ) -> Result<Upstream, (Failure, EndpointSlot)> {
-    let Picked { address, slot, .. } = picked;
+    match establish(worker, &picked, peer, deadline_ns).await {
+        Ok(socket) => {
+            let worker = Rc::clone(worker);
+            Ok(Upstream { worker, picked, socket: Some(socket), reused: false })
+        }
+        Err(failure) => Err((failure, picked.slot)),
+    }
+}
+
+/// A new connection to an endpoint, protected as its cluster asks for.
+///
+/// # Errors
+/// Why there is none; nothing has been sent but a PROXY header.
+pub async fn establish(
+    worker: &Rc<Worker>,
+    picked: &Picked,
+    peer: &Peer,
+    deadline_ns: u64,
+) -> Result<Socket, Failure> {
+    let address = picked.address;
     let cluster = picked.cluster();
     let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns()));
     let timeout = cluster.connect_timeout.min(left);
@@ -233,7 +263,7 @@ async fn connect(
             io::ErrorKind::TimedOut => Cause::ConnectTimeout,
             _ => Cause::ConnectFailed,
         };
-        (Failure::with(cause, format_args!("{address}: {error}")), slot)
+        Failure::with(cause, format_args!("{address}: {error}"))
     };
     let socket = Socket::connect(address, timeout, &worker.deadlines).await.map_err(failed)?;
     worker.shard.upstream_opened.increment();
@@ -251,16 +281,16 @@ async fn connect(
         None => socket,
         Some(tls) => {
             // On the heap: it is rare, and its state large.
-            let protected = Box::pin(protect(worker, socket, tls, &picked, due_ns)).await;
+            let protected = Box::pin(protect(worker, socket, tls, picked, due_ns)).await;
             protected.map_err(|failure| {
                 worker.shard.upstream_closed.increment();
                 let detail = failure.detail.as_deref().unwrap_or_default();
                 let (cause, separator) = (failure.cause, if detail.is_empty() { "" } else { ": " });
-                (Failure::with(cause, format_args!("{address}{separator}{detail}")), slot)
+                Failure::with(cause, format_args!("{address}{separator}{detail}"))
             })?
         }
     };
-    Ok(Upstream { worker: Rc::clone(worker), picked, socket: Some(socket), reused: false })
+    Ok(socket)
 }
 
 /// TLS with the endpoint that was picked.

@@ -120,6 +120,17 @@ impl Protocol {
     }
 }
 
+/// What is spoken with the endpoints of a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClusterProtocol {
+    /// HTTP/1.1; for tunnels, whatever their clients speak.
+    #[default]
+    Http1,
+    /// HTTP/2: with prior knowledge in plaintext, by ALPN over TLS.
+    Http2,
+}
+
 /// A place where connections are accepted. About 300 bytes, and a socket for each worker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ListenerConfig {
@@ -466,6 +477,10 @@ pub struct ClusterConfig {
     /// Connections kept for the next request.
     #[serde(skip_serializing_if = "is_default")]
     pub pool: PoolConfig,
+    /// `http1` or `http2`: what is spoken with its endpoints. Default `http1`. With `http2` a
+    /// worker keeps as few connections to an endpoint as its concurrent requests need.
+    #[serde(skip_serializing_if = "is_default")]
+    pub protocol: ClusterProtocol,
     /// Opens every connection with a PROXY protocol header of this version, `v1` or `v2`. Default:
     /// none. Connections are then not shared between clients.
     #[serde(skip_serializing_if = "is_default")]
@@ -490,6 +505,7 @@ impl Default for ClusterConfig {
             connect_timeout: Duration::from_secs(1),
             idle_timeout: TUNNEL_IDLE,
             pool: PoolConfig::default(),
+            protocol: ClusterProtocol::Http1,
             send_proxy_protocol: None,
             identity: Vec::new(),
             tls: None,

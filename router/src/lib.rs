@@ -33,7 +33,7 @@ mod table;
 pub use action::{Action, Backends, HeaderEdits, PathRewrite, Redirect, Respond, Rewrite, Target};
 pub use config::canonical::TableHash;
 pub use config::tls::{Mtls, TlsVersion};
-pub use config::{Balance, Config, Protocol, ProxyProtocolVersion};
+pub use config::{Balance, ClusterProtocol, Config, Protocol, ProxyProtocolVersion};
 pub use endpoint::{Addresses, Endpoint, EndpointLoad, EndpointSlot, EndpointTable, InFlight};
 pub use explain::{Explanation, explain};
 pub use host::without_port;

@@ -42,7 +42,7 @@ use std::time::Duration;
 use crate::action::{Action, HeaderEdits, NO_EDITS};
 use crate::config::canonical::TableHash;
 use crate::config::tls::Mtls;
-use crate::config::{Balance, Protocol, ProxyProtocolVersion};
+use crate::config::{Balance, ClusterProtocol, Protocol, ProxyProtocolVersion};
 use crate::host::fold;
 pub(crate) use actions::matched_prefix;
 pub(crate) use compile::build;
@@ -141,6 +141,8 @@ pub struct Cluster {
     pub pool_idle_max: u32,
     /// Opens connections with a PROXY protocol header.
     pub send_proxy_protocol: Option<ProxyProtocolVersion>,
+    /// What is spoken with its endpoints.
+    pub protocol: ClusterProtocol,
     /// How TLS is spoken: `Some` exactly if it is.
     pub tls: Option<ClusterTls>,
     /// Its members as the file names them.

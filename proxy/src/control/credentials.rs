@@ -23,8 +23,8 @@ pub use self::source::CredentialFault;
 use self::source::{Material, Source};
 use crate::tls::credentials::{ClusterTls, Credentials};
 use ringway_router::{
-    Cluster, ClusterTls as ClusterConfig, IdentityFiles, Listener, Mtls, PairFiles, Protocol,
-    RootsFile, Table, TlsVersion,
+    Cluster, ClusterProtocol, ClusterTls as ClusterConfig, IdentityFiles, Listener, Mtls,
+    PairFiles, Protocol, RootsFile, Table, TlsVersion,
 };
 use ringway_tls::{
     ClientSettings, ClientTls, KeyPair, MaterialFault, Peers, ServerName, ServerSettings,
@@ -32,7 +32,12 @@ use ringway_tls::{
 };
 
 /// What is negotiated with endpoints.
-const HTTP: &[&[u8]] = &[b"http/1.1"];
+fn spoken(protocol: ClusterProtocol) -> &'static [u8] {
+    match protocol {
+        ClusterProtocol::Http1 => b"http/1.1",
+        ClusterProtocol::Http2 => b"h2",
+    }
+}
 
 /// What is negotiated with clients (RFC 7301): nothing where bytes are opaque.
 fn offered(protocol: Protocol) -> &'static [&'static [u8]] {
@@ -463,7 +468,7 @@ impl Store {
         let Some(config) = &cluster.tls else { return Ok(None) };
         // A cluster that opaque bytes go to, too, negotiates nothing.
         let alpn: Vec<Vec<u8>> =
-            if http { HTTP.iter().map(|name| name.to_vec()).collect() } else { Vec::new() };
+            if http { vec![spoken(cluster.protocol).to_vec()] } else { Vec::new() };
         let (settings, name, policy) = match config {
             ClusterConfig::Mesh { expected, server_name, resumption } => {
                 let material = identity.and_then(|source| self.material(source));

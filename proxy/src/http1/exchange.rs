@@ -14,13 +14,15 @@
 //!   of response, and a second time does no harm.
 //! - One outcome is recorded per exchange.
 
+mod over_http2;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 
-use ringway_router::Mtls;
+use ringway_router::{ClusterProtocol, Mtls};
 use ringway_stats::clock::now_ns;
 
 use super::answer;
@@ -199,6 +201,11 @@ impl Exchange<'_> {
 
     /// Sends the request to its cluster and the response to the client.
     async fn forward(&self, forward: Forward, input: Block, out: Block) -> Flow {
+        let cluster = self.snapshot.running.table.cluster(forward.cluster);
+        if cluster.protocol == ClusterProtocol::Http2 && !forward.upgrade {
+            // On the heap: its state is large.
+            return Box::pin(self.forward_http2(forward, input, out)).await;
+        }
         let mut forward = forward;
         let mut input = input;
         let mut out = out;

@@ -12,6 +12,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -20,12 +21,11 @@ use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 use ringway_stats::clock::now_ns;
 
-use super::server::Connection;
 use super::translate;
 use crate::http1::body::Body;
 use crate::http1::compose::Writer;
 use crate::http1::scan::{Scan, Scanner};
-use crate::io::deadlines::{Alarm, after};
+use crate::io::deadlines::{Alarm, Deadlines, after};
 use crate::io::notify::Notify;
 use crate::io::race::{self, Either};
 use crate::io::socket::{Arrival, Socket};
@@ -49,11 +49,15 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// For a stream of `connection`, either side of which may do nothing for `idle`.
+    /// For a stream of the client at `socket`, either side of which may do nothing for `idle`.
     #[must_use]
-    pub fn new(connection: &Connection, idle: Duration, deadline_ns: u64) -> Self {
-        let socket = connection.line.socket();
-        let alarm = || socket.alarm(&connection.worker.deadlines);
+    pub fn new(
+        socket: &Socket,
+        deadlines: &Rc<Deadlines>,
+        idle: Duration,
+        deadline_ns: u64,
+    ) -> Self {
+        let alarm = || socket.alarm(deadlines);
         Self { idle, deadline_ns, moved_ns: Cell::new(now_ns()), alarms: [alarm(), alarm()] }
     }
 
@@ -68,8 +72,9 @@ impl Pace {
         self.moved_ns.set(now_ns());
     }
 
-    /// Waits for `work`; `None` when neither direction has moved for too long.
-    async fn timely<T>(&self, alarm: usize, work: impl Future<Output = T>) -> Option<T> {
+    /// Waits for `work` by one of the two alarms; `None` when neither direction has moved for too
+    /// long.
+    pub async fn timely<T>(&self, alarm: usize, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
         loop {
             let due_ns = after(self.moved_ns.get(), self.idle).min(self.deadline_ns);
@@ -88,7 +93,8 @@ impl Pace {
     }
 
     /// Why an endpoint that does nothing is given up.
-    fn stall_cause(&self) -> Cause {
+    #[must_use]
+    pub fn stall_cause(&self) -> Cause {
         if now_ns() >= self.deadline_ns { Cause::UpstreamTimeout } else { Cause::UpstreamStalled }
     }
 }
@@ -220,6 +226,50 @@ impl Upload {
         Ok(())
     }
 
+    /// [`Self::run`] for a stream: frame by frame, without a copy.
+    ///
+    /// # Errors
+    /// When it did not go over whole.
+    pub async fn run_http2(
+        &mut self,
+        stream: &mut SendStream<Bytes>,
+        pace: &Pace,
+        stop: &Notify,
+    ) -> Result<(), UploadFault> {
+        while !self.done {
+            let next = self.next(pace, stop).await?;
+            pace.moved();
+            match next {
+                Next::Data(data) => {
+                    self.admit(data.len())?;
+                    let (count, ends) = (data.len(), self.incoming.is_end_stream());
+                    let sent = send_frame(stream, data, ends, pace).await;
+                    sent.map_err(|_| UploadFault::Upstream)?;
+                    self.release(count);
+                    self.done = ends;
+                }
+                Next::End(trailers) => {
+                    let ended = match trailers.map(translate::clean_trailers) {
+                        Some(trailers) => stream.send_trailers(trailers),
+                        None => stream.send_data(Bytes::new(), true),
+                    };
+                    ended.map_err(|_| UploadFault::Upstream)?;
+                    self.done = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts `count` bytes more.
+    fn admit(&mut self, count: usize) -> Result<(), UploadFault> {
+        self.bytes += count as u64;
+        if self.bytes > self.most {
+            return Err(UploadFault::Client(Cause::RequestBodyTooLarge.into()));
+        }
+        Ok(())
+    }
+
     async fn next(&mut self, pace: &Pace, stop: &Notify) -> Result<Next, UploadFault> {
         let next = pin!(poll_fn(|context| self.poll_next(context)));
         let stopped = pin!(stop.wait());
@@ -244,10 +294,7 @@ impl Upload {
 
     /// Writes `data` as the body is framed.
     fn push(&mut self, data: &Bytes, out: &mut Block) -> Result<(), UploadFault> {
-        self.bytes += data.len() as u64;
-        if self.bytes > self.most {
-            return Err(UploadFault::Client(Cause::RequestBodyTooLarge.into()));
-        }
+        self.admit(data.len())?;
         if data.is_empty() {
             return Ok(());
         }
@@ -459,33 +506,65 @@ pub async fn send_bytes(
 ) -> Result<(), RelayFault> {
     let mut rest = bytes;
     while !rest.is_empty() {
-        stream.reserve_capacity(rest.len());
-        let opened = poll_fn(|context| {
-            if stream.capacity() > 0 {
-                return Poll::Ready(Ok(()));
-            }
-            loop {
-                match stream.poll_capacity(context) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Some(Ok(0))) => {}
-                    Poll::Ready(Some(Ok(_))) => return Poll::Ready(Ok(())),
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(client(error))),
-                    Poll::Ready(None) => {
-                        let gone = RelayFault::Client(Cause::ClientReset.into());
-                        return Poll::Ready(Err(gone));
-                    }
-                }
-            }
-        });
-        match pace.timely(1, opened).await {
-            Some(opened) => opened?,
-            None => return Err(RelayFault::Client(Cause::ClientStalled.into())),
-        }
-        let (now, later) = rest.split_at(rest.len().min(stream.capacity()));
+        let room = room(stream, rest.len(), pace).await?;
+        let (now, later) = rest.split_at(rest.len().min(room));
         rest = later;
         let last = ends && rest.is_empty();
         stream.send_data(Bytes::copy_from_slice(now), last).map_err(client)?;
         pace.moved();
     }
     Ok(())
+}
+
+/// [`send_bytes`] for bytes that need no copy.
+///
+/// # Errors
+/// When the other side takes no more.
+pub async fn send_frame(
+    stream: &mut SendStream<Bytes>,
+    frame: Bytes,
+    ends: bool,
+    pace: &Pace,
+) -> Result<(), RelayFault> {
+    let mut rest = frame;
+    if rest.is_empty() && ends {
+        return end(stream);
+    }
+    while !rest.is_empty() {
+        let room = room(stream, rest.len(), pace).await?;
+        let now = rest.split_to(rest.len().min(room));
+        let last = ends && rest.is_empty();
+        stream.send_data(now, last).map_err(client)?;
+        pace.moved();
+    }
+    Ok(())
+}
+
+/// Waits until some of `wanted` bytes may be sent; how many.
+async fn room(
+    stream: &mut SendStream<Bytes>,
+    wanted: usize,
+    pace: &Pace,
+) -> Result<usize, RelayFault> {
+    stream.reserve_capacity(wanted);
+    let opened = poll_fn(|context| {
+        loop {
+            if stream.capacity() > 0 {
+                return Poll::Ready(Ok(stream.capacity()));
+            }
+            match stream.poll_capacity(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(client(error))),
+                Poll::Ready(None) => {
+                    let gone = RelayFault::Client(Cause::ClientReset.into());
+                    return Poll::Ready(Err(gone));
+                }
+            }
+        }
+    });
+    match pace.timely(1, opened).await {
+        Some(opened) => opened,
+        None => Err(RelayFault::Client(Cause::ClientStalled.into())),
+    }
 }

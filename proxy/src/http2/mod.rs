@@ -1,9 +1,10 @@
 //! HTTP/2 (RFC 9113), by the h2 crate over our own sockets and blocks.
 //!
 //! ```text
-//! Socket ◀─▶ bridge ◀─▶ h2 ◀─▶ server ─▶ stream ◀─▶ upstream (HTTP/1.1)
-//!              │                          ├─ translate: heads
-//!              └─ flood: frame headers    └─ body: both directions, as windows open
+//! Socket ◀─▶ bridge ◀─▶ h2 ◀─▶ server ─▶ stream ─┬─▶ upstream (HTTP/1.1)
+//!              │                    │            └─▶ forward, client (HTTP/2) ◀─▶ h2 ◀─▶ bridge
+//!              └─ flood             ├─ translate: heads
+//!                                   └─ body: both directions, as windows open
 //! ```
 //!
 //! # Not here
@@ -11,7 +12,9 @@
 
 pub mod body;
 pub mod bridge;
+pub mod client;
 pub mod flood;
+pub mod forward;
 pub mod server;
 pub mod stream;
 pub mod translate;

@@ -26,6 +26,7 @@ use h2::{Ping, PingPong, Reason, RecvStream};
 use http::Request;
 use ringway_stats::clock::now_ns;
 
+use super::body::Pace;
 use super::bridge::{self, Io, Line};
 use super::flood::{Flood, Watch};
 use super::stream;
@@ -142,6 +143,12 @@ impl Connection {
         self.worker.table_for(self.instance).map_or(Duration::ZERO, |(snapshot, listener)| {
             of(snapshot.running.table.listener(listener))
         })
+    }
+
+    /// The pace of one of its streams.
+    #[must_use]
+    pub fn pace(&self, idle: Duration, deadline_ns: u64) -> Pace {
+        Pace::new(self.line.socket(), &self.worker.deadlines, idle, deadline_ns)
     }
 
     fn failed(&self, failure: &Failure) {

@@ -16,18 +16,21 @@
 //! # Not here
 //! The connection: `server`. Moving bodies: `body`.
 
+mod over_http2;
+
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::request::Parts;
 use http::{Request, Response};
-use ringway_router::{ListenerId, Mtls, Rule};
+use ringway_router::{ClusterProtocol, ListenerId, Mtls, Rule};
 use ringway_stats::clock::now_ns;
 
 use super::body::{Pace, Relay, RelayFault, Upload, UploadFault, send_bytes};
@@ -71,6 +74,7 @@ pub async fn serve(
         listener,
         started_ns,
         is_grpc,
+        call_timeout: translate::grpc_timeout(&parts.headers).filter(|_| is_grpc),
         sent_ns: Cell::new(0),
         first_byte_ns: Cell::new(0),
         attempts: Cell::new(0),
@@ -86,6 +90,8 @@ struct Exchange<'a> {
     listener: ListenerId,
     started_ns: u64,
     is_grpc: bool,
+    /// How long the caller gives the call.
+    call_timeout: Option<Duration>,
     sent_ns: Cell<u64>,
     first_byte_ns: Cell<u64>,
     attempts: Cell<u32>,
@@ -94,23 +100,28 @@ struct Exchange<'a> {
 }
 
 /// A response that went over whole.
-struct Done {
-    status: u16,
+pub struct Done {
+    /// Its status.
+    pub status: u16,
     /// Whether the upstream connection may serve another exchange.
-    reusable: bool,
+    pub reusable: bool,
 }
 
 /// A response that did not.
-struct Fault {
-    failure: Failure,
+pub struct Fault {
+    /// Why.
+    pub failure: Failure,
     /// Whether the client has seen the head of the final response.
-    started: bool,
-    /// Whether the endpoint's connection ended without one byte.
-    unanswered: bool,
+    pub started: bool,
+    /// Whether the endpoint has surely done nothing with the request, or, over HTTP/1.1, its
+    /// connection ended without one byte.
+    pub unanswered: bool,
 }
 
 impl Fault {
-    fn before(failure: Failure) -> Self {
+    /// One of which the client has seen nothing.
+    #[must_use]
+    pub fn before(failure: Failure) -> Self {
         Self { failure, started: false, unanswered: false }
     }
 }
@@ -238,7 +249,7 @@ impl Exchange<'_> {
         if body.is_empty() {
             return Ok(());
         }
-        let pace = Pace::new(self.connection, HTTP2_SEND_STALL, u64::MAX);
+        let pace = self.connection.pace(HTTP2_SEND_STALL, u64::MAX);
         send_bytes(&mut stream, body, true, &pace).await.map_err(|fault| fault.cause())
     }
 
@@ -275,25 +286,23 @@ impl Exchange<'_> {
     ) {
         let mut out = out;
         let rule = self.rule(forward);
-        let timeout = rule.timeout();
-        let deadline_ns = timeout.map_or(u64::MAX, |timeout| after(self.started_ns, timeout));
-        let pace = Pace::new(self.connection, rule.idle_timeout(), deadline_ns);
+        let deadline_ns = self.deadline_ns(forward);
+        let pace = self.connection.pace(rule.idle_timeout(), deadline_ns);
         let most = rule.max_request_body().unwrap_or(u64::MAX);
         let mut upload = Upload::new(incoming, &forward.body, most);
+        let cluster = self.snapshot.running.table.cluster(forward.cluster);
+        if cluster.protocol == ClusterProtocol::Http2 {
+            return self.forward_http2(forward, upload, respond, &out, &pace).await;
+        }
         if let Err(fault) = upload.take_ready(&mut out) {
             return self.fail(forward, &fault.failure(), respond).await;
         }
         let complete = upload.is_done();
         let mut want = Want::Any;
         loop {
-            let acquired = upstream::acquire(
-                &self.connection.worker,
-                &self.snapshot,
-                forward.cluster,
-                &self.connection.peer,
-                want,
-                deadline_ns,
-            );
+            let (Connection { worker, peer, .. }, snapshot) = (self.connection, &self.snapshot);
+            let acquired =
+                upstream::acquire(worker, snapshot, forward.cluster, peer, want, deadline_ns);
             let upstream = match acquired.await {
                 Ok(upstream) => upstream,
                 Err(failure) => return self.fail(forward, &failure, respond).await,
@@ -317,12 +326,10 @@ impl Exchange<'_> {
                     return;
                 }
                 Err(fault)
-                    if fault.unanswered
+                    if self.may_repeat(&fault, want)
                         && upstream.reused()
                         && complete
-                        && (untouched || forward.idempotent)
-                        && want != Want::Fresh
-                        && !self.client_gone.get() =>
+                        && (untouched || forward.idempotent) =>
                 {
                     self.connection.worker.shard.retries.increment();
                     want = Want::Fresh;
@@ -334,6 +341,22 @@ impl Exchange<'_> {
                 }
             }
         }
+    }
+
+    /// Whether a request of which nothing came back may be sent once more.
+    fn may_repeat(&self, fault: &Fault, want: Want) -> bool {
+        fault.unanswered && want != Want::Fresh && !self.client_gone.get()
+    }
+
+    /// When the rule's timeout ends the exchange, or the caller's.
+    fn deadline_ns(&self, forward: &Forward) -> u64 {
+        let timeouts = [self.rule(forward).timeout(), self.call_timeout];
+        timeouts
+            .iter()
+            .flatten()
+            .map(|timeout| after(self.started_ns, *timeout))
+            .min()
+            .unwrap_or(u64::MAX)
     }
 
     /// One try on one connection, whose head is on its way.

@@ -11,9 +11,13 @@
 //! # Not here
 //! Streams, bodies.
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue};
+use std::time::Duration;
+
+use http::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS, TE,
+};
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use ringway_router::{Field, HeaderEdits};
 
 use crate::http1::body::Body;
@@ -69,6 +73,130 @@ pub fn request_head<'f, 'b: 'f>(
 fn push<'b>(fields: &mut Fields<'b>, name: &'b str, value: &'b [u8]) -> Result<(), RequestFault> {
     fields.try_push(Field { name, value }).map_err(|_| RequestFault::TooManyFields)
 }
+
+/// A request that was composed as HTTP/1.1, for an endpoint of HTTP/2.
+///
+/// # Errors
+/// When HTTP/2 cannot carry it.
+pub fn to_request(composed: &[u8], secure: bool) -> Result<Request<()>, Failure> {
+    let end = memchr::memmem::find(composed, b"\r\n\r\n").map_or(composed.len(), |at| at + 4);
+    let mut fields = Fields::new_const();
+    let head = request::parse(&composed[..end], &mut fields)
+        .map_err(|fault| Failure::with(Cause::Internal, fault))?;
+    let forwarded = head.dropped & !head.forwarding;
+    let mut headers = HeaderMap::with_capacity(head.fields.len() + 1);
+    for (index, field) in head.fields.iter().enumerate() {
+        if forwarded & (1 << index) == 0 {
+            let (name, value) = entry(field.name, field.value)?;
+            headers.append(name, value);
+        }
+    }
+    if let Body::Length(length) = head.body {
+        headers.insert(CONTENT_LENGTH, length.into());
+    } else if head.body.is_done() && request::had_length(head.fields) {
+        headers.insert(CONTENT_LENGTH, 0.into());
+    }
+    if head.wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(left) = head.max_forwards {
+        headers.insert(MAX_FORWARDS, left.into());
+    }
+    let target =
+        head.query.map_or_else(|| head.path.to_owned(), |query| format!("{}?{query}", head.path));
+    let unfit = |_| Failure::with(Cause::RequestMalformed, "HTTP/2 cannot carry the target");
+    let uri = http::Uri::builder()
+        .scheme(if secure { "https" } else { "http" })
+        .authority(head.host)
+        .path_and_query(target)
+        .build()
+        .map_err(unfit)?;
+    let mut request = Request::new(());
+    *request.method_mut() = http::Method::from_bytes(head.method.as_bytes())
+        .map_err(|_| Failure::new(Cause::RequestMalformed))?;
+    *request.uri_mut() = uri;
+    *request.version_mut() = http::Version::HTTP_2;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// A final response of an endpoint of HTTP/2 as the client gets it.
+///
+/// # Errors
+/// When what the rule adds cannot be a field.
+pub fn pass_on(
+    parts: http::response::Parts,
+    date: &[u8],
+    edits: &HeaderEdits,
+) -> Result<Response<()>, Failure> {
+    let mut headers = parts.headers;
+    if !edits.is_empty() {
+        let dropped: Vec<HeaderName> =
+            headers.keys().filter(|name| edits.drops(name.as_str())).cloned().collect();
+        for name in dropped {
+            headers.remove(name);
+        }
+        for (name, value) in edits.appended() {
+            let (name, value) = entry(name, value.as_bytes())?;
+            headers.append(name, value);
+        }
+    }
+    if !headers.contains_key(DATE) {
+        headers.insert(DATE, HeaderValue::from_bytes(date).map_err(|_| unfit("date"))?);
+    }
+    let mut response = Response::new(());
+    *response.status_mut() = parts.status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+/// Trailers without what may not stand there (RFC 9110 section 6.5.1).
+#[must_use]
+pub fn clean_trailers(mut fields: HeaderMap) -> HeaderMap {
+    let forbidden: Vec<HeaderName> =
+        fields.keys().filter(|name| forbidden_in_trailers(name.as_str())).cloned().collect();
+    for name in forbidden {
+        fields.remove(name);
+    }
+    fields
+}
+
+/// The time that `grpc-timeout` gives a call.
+#[must_use]
+pub fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if number.is_empty() || number.len() > 8 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = number.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// What is `left` of a call's time, for the next hop: in at most eight digits, never more.
+#[must_use]
+pub fn grpc_timeout_value(left: Duration) -> HeaderValue {
+    let fits = |number: u128| number < 100_000_000;
+    let text = if fits(left.as_micros()) {
+        format!("{}u", left.as_micros())
+    } else if fits(left.as_millis()) {
+        format!("{}m", left.as_millis())
+    } else {
+        format!("{}S", left.as_secs().min(99_999_999))
+    };
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("0u"))
+}
+
+/// The field that says how long a call may take.
+pub const GRPC_TIMEOUT: &str = "grpc-timeout";
 
 /// A final or interim response for HTTP/2. `date` is put in if the origin did not date it.
 ///
@@ -211,8 +339,6 @@ pub fn grpc_failure(failure: &Failure) -> Response<()> {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
 
     fn parts(request: http::request::Builder) -> Parts {
@@ -329,6 +455,40 @@ mod tests {
         let code = |cause: Cause| grpc_failure(&cause.into()).headers()["grpc-status"].clone();
         assert_eq!(code(Cause::UpstreamTimeout), "4");
         assert_eq!(code(Cause::NoRoute), "12");
+    }
+
+    #[test]
+    fn what_was_composed_for_http_1_is_understood_for_http_2() {
+        let composed = b"POST /a/b?c=d HTTP/1.1\r\nHost: x.example:8\r\nContent-Type: a/b\r\n\
+                         Transfer-Encoding: chunked\r\nX-Forwarded-For: 10.0.0.1\r\n\
+                         Connection: TE\r\nTE: trailers\r\n\r\n";
+        let request = to_request(composed, true).unwrap();
+        assert_eq!(request.uri(), "https://x.example:8/a/b?c=d");
+        assert_eq!(request.method(), "POST");
+        let headers = request.headers();
+        assert_eq!((headers.len(), &headers["te"]), (3, &HeaderValue::from_static("trailers")));
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.1");
+        let composed = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n";
+        assert_eq!(to_request(composed, false).unwrap().headers()["content-length"], "7");
+    }
+
+    #[test]
+    fn a_calls_time_is_read_and_never_grows() {
+        let read = |text: &'static str| {
+            let value = HeaderValue::from_static(text);
+            grpc_timeout(&HeaderMap::from_iter([(HeaderName::from_static(GRPC_TIMEOUT), value)]))
+        };
+        assert_eq!(read("1H"), Some(Duration::from_secs(3600)));
+        assert_eq!(read("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(read("99999999n"), Some(Duration::from_nanos(99_999_999)));
+        for bad in ["", "m", "1", "1x", "123456789S", "-1S", "1.5S"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+        let seconds = Duration::from_secs;
+        assert_eq!(grpc_timeout_value(Duration::from_micros(1_500)), "1500u");
+        assert_eq!(grpc_timeout_value(seconds(99) + Duration::from_nanos(999)), "99000000u");
+        assert_eq!(grpc_timeout_value(seconds(100)), "100000m");
+        assert_eq!(grpc_timeout_value(seconds(1_000_000)), "1000000S");
     }
 
     #[test]

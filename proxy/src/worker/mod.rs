@@ -35,6 +35,7 @@ use self::parking::Lot;
 use self::pool::Pool;
 use crate::connection::{Idle, Prepared};
 use crate::detect::Found;
+use crate::http2::client::Clients;
 use crate::io::backend;
 use crate::io::deadlines::Deadlines;
 use crate::io::notify::Notify;
@@ -61,6 +62,8 @@ pub struct Worker {
     pub lot: Lot,
     /// Its idle connections to endpoints.
     pub pool: Rc<Pool>,
+    /// Its HTTP/2 connections to endpoints.
+    pub clients: Clients,
     /// The current second, in the form of HTTP.
     pub date: DateCache,
     /// Its TLS handshakes, and the connections that they led to.
@@ -118,6 +121,7 @@ impl Worker {
             lot: Lot::new(&deadlines)?,
             pool: Rc::new(Pool::new(Arc::clone(&shard), Rc::clone(&deadlines))),
             deadlines,
+            clients: Clients::default(),
             date: DateCache::default(),
             handshakes: Handshakes::default(),
             sessions: Sessions::default(),
@@ -276,6 +280,7 @@ impl Worker {
             Message::CloseIdle => {
                 self.close_idle.set(true);
                 self.pool.clear();
+                self.clients.clear();
                 self.lot.clear();
                 self.deadlines.expire_idle();
             }

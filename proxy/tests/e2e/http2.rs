@@ -530,4 +530,42 @@ on_both_backends! {
         assert_eq!(client.ask(request("GET", "/own"), None).unwrap().status, 200);
         assert!(origin.heads().len() < 200, "{}", origin.heads().len());
     }
+
+    fn requests_of_either_version_reach_an_endpoint_of_http_2(backend: Backend) {
+        let origin = Origin::echo();
+        let far = proxy(backend, &origin);
+        let near = Proxy::start(backend, &format!(
+            "listeners:\n\
+             - {{name: one, address: '127.0.0.1:0'}}\n\
+             - {{name: two, address: '127.0.0.1:0', protocol: http2}}\n\
+             routes:\n- {{name: all, rules: [{{backends: [{{cluster: far}}]}}]}}\n\
+             clusters:\n- {{name: far, protocol: http2, endpoints: [{{address: '{}'}}]}}\n",
+            far.address("web")
+        ));
+        let mut client = near.client("one");
+        for path in ["/a?b=c", "/d"] {
+            let answer = client.get(path);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert!(answer.text().starts_with(&format!("GET {path} HTTP/1.1\r\n")));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("body");
+        std::fs::write(&file, pattern(1 << 20)).unwrap();
+        let data = format!("@{}", file.display());
+        for (listener, version) in [("one", "--http1.1"), ("two", "--http2-prior-knowledge")] {
+            let url = format!("http://{}/up", near.address(listener));
+            for chunked in ["X-Chunked: no", "Transfer-Encoding: chunked"] {
+                if version != "--http1.1" && chunked.starts_with("Transfer") {
+                    continue;
+                }
+                let arguments =
+                    ["-sS", version, "-H", chunked, "--data-binary", &data, "--max-time", "20", &url];
+                let output = Command::new("curl").args(arguments).output().unwrap();
+                assert!(output.status.success(), "{listener}: {output:?}");
+                assert!(output.stdout.len() > 1 << 20, "{listener} {chunked}");
+            }
+        }
+        near.counts("ringway_upstream_opened_total", 1.0);
+        assert_eq!(near.metric("ringway_failures_total"), 0.0);
+    }
 }

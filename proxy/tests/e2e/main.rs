@@ -15,6 +15,7 @@ mod cli;
 mod detection;
 mod edge_tls;
 mod gathering;
+mod grpc;
 mod http1;
 mod http2;
 mod idle;

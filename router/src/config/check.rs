@@ -17,7 +17,7 @@ use foldhash::fast::FixedState;
 use super::names;
 use super::rules_check;
 use super::tls_check;
-use super::{ClusterConfig, Config, ListenerConfig, Protocol, RouteConfig};
+use super::{ClusterConfig, ClusterProtocol, Config, ListenerConfig, Protocol, RouteConfig};
 use crate::host;
 use crate::limits::{
     CANDIDATES_MAX, CLUSTERS_MAX, DURATION_MAX, ENDPOINTS_MAX, HOSTS_MAX, LISTENERS_MAX,
@@ -385,6 +385,10 @@ impl<'c> Checker<'c, '_> {
             if endpoint.weight > WEIGHT_MAX {
                 self.refuse(&at.field("weight"), format!("must be at most {WEIGHT_MAX}"));
             }
+        }
+        if cluster.protocol == ClusterProtocol::Http2 && cluster.send_proxy_protocol.is_some() {
+            let message = "a connection of HTTP/2 speaks for many clients";
+            self.refuse(&at.field("send_proxy_protocol"), message);
         }
         tls_check::cluster(self, at, cluster);
     }

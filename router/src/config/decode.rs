@@ -12,8 +12,8 @@ use super::scalars::{self, Fault};
 use super::schema::{self, Schema};
 use super::tls_decode::{self, MTLS};
 use super::{
-    Balance, ClusterConfig, Config, DrainConfig, EndpointConfig, ListenerConfig, PoolConfig,
-    Protocol, ProxyProtocolVersion, RouteConfig,
+    Balance, ClusterConfig, ClusterProtocol, Config, DrainConfig, EndpointConfig, ListenerConfig,
+    PoolConfig, Protocol, ProxyProtocolVersion, RouteConfig,
 };
 use crate::limits::{
     CLUSTERS_MAX, ENDPOINTS_MAX, HOSTS_MAX, LISTENERS_MAX, ROUTES_MAX, RULES_MAX, SNI_ROUTES_MAX,
@@ -299,6 +299,8 @@ const PROTOCOLS: &[(&str, Protocol)] = &[
     ("tls-passthrough", Protocol::TlsPassthrough),
     ("auto", Protocol::Auto),
 ];
+const CLUSTER_PROTOCOLS: &[(&str, ClusterProtocol)] =
+    &[("http1", ClusterProtocol::Http1), ("http2", ClusterProtocol::Http2)];
 const PROTOCOLS_LATER: &[&str] = &["h2", "h2c", "tls", "https", "grpc"];
 
 fn listener<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<ListenerConfig> {
@@ -353,6 +355,9 @@ fn cluster<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<ClusterConfig> 
         "connect_timeout" => set(&mut cluster.connect_timeout, r.timeout(node)),
         "idle_timeout" => set(&mut cluster.idle_timeout, r.timeout(node)),
         "pool" => cluster.pool = pool(r, node),
+        "protocol" => {
+            set(&mut cluster.protocol, r.choice(node, CLUSTER_PROTOCOLS, &["grpc", "h2"]));
+        }
         "send_proxy_protocol" => {
             cluster.send_proxy_protocol = r.choice(node, PROXY_PROTOCOLS, &[]);
         }

@@ -96,11 +96,12 @@ pub(super) const CLUSTER: Schema = schema(
         "connect_timeout",
         "idle_timeout",
         "pool",
+        "protocol",
         "send_proxy_protocol",
         "identity",
         "tls",
     ],
-    &["protocol", "breaker", "probes", "slow_start", "retry_budget", "limits"],
+    &["breaker", "probes", "slow_start", "retry_budget", "limits"],
 );
 pub(super) const CLUSTER_TLS: Schema = schema(
     "the TLS of a cluster",

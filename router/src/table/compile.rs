@@ -114,6 +114,7 @@ fn cluster(config: &ClusterConfig) -> Cluster {
         pool_idle_timeout: config.pool.idle_timeout,
         pool_idle_max: config.pool.idle_max,
         send_proxy_protocol: config.send_proxy_protocol,
+        protocol: config.protocol,
         tls: tls::cluster(config),
         endpoints: endpoints.collect(),
     }
