@@ -152,7 +152,7 @@ on_both_backends! {
     }
 
     fn a_stalled_direction_lives_while_the_other_is_active(backend: Backend) {
-        let ends = Ends::start_with(backend, "", "idle_timeout: 2s");
+        let ends = Ends::start_with(backend, "", "idle_timeout: 5s");
         // In small pieces, so that it is copied, and in large ones, so that it is spliced.
         for piece in [700, 64 * 1024] {
             let Pair { mut client, mut server } = ends.connect();
@@ -168,7 +168,8 @@ on_both_backends! {
                 } else {
                     fill(&mut client)
                 };
-                std::thread::sleep(Duration::from_secs(4));
+                // Longer than the idle time, which is longer than a busy host stands still.
+                std::thread::sleep(Duration::from_secs(8));
                 done.store(true, Ordering::Relaxed);
                 (bytes, beats.join().unwrap())
             });
