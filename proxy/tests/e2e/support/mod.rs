@@ -58,8 +58,15 @@ pub fn free_address() -> std::net::SocketAddr {
     let start = (std::process::id() * 97 % 10_000) as u16;
     loop {
         let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
-        if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
-            return listener.local_addr().unwrap();
+        // Bound and not listening: a program that another test starts meanwhile inherits the socket
+        // until its exec, and would take connections that are meant for who listens next.
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        let (family, kind) = (rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM);
+        let flags = rustix::net::SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(family, kind, flags, None).unwrap();
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+        if rustix::net::bind(&socket, &address).is_ok() {
+            return address;
         }
     }
 }
