@@ -127,26 +127,12 @@ pub const GATHERED_BYTES_MAX: usize = 64 * 1024;
 pub const HTTP2_SEND_STALL: Duration = Duration::from_secs(30);
 /// Longest wait of an HTTP/2 connection for input: it ends by PING, age and idle time.
 pub const HTTP2_SILENCE: Duration = Duration::from_secs(3600);
-/// What a client may send of one request before its endpoint takes it.
-pub const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
-/// And of all requests of a connection.
-pub const HTTP2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
-/// Requests at once on a connection.
-pub const HTTP2_STREAMS_MAX: u32 = 250;
-/// Longest frame that is taken.
-pub const HTTP2_FRAME_BYTES_MAX: u32 = 16 * 1024;
-/// Longest list of fields: what the table of HPACK makes of it counts.
-pub const HTTP2_HEADER_LIST_BYTES_MAX: u32 = HEAD_BYTES_MAX as u32;
 /// What waits to be sent on one stream.
 pub const HTTP2_SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Streams that were reset, by either side, and are still remembered; more end the connection.
 pub const HTTP2_RESETS_MAX: usize = 100;
 /// Streams that the client reset before they were looked at (CVE-2023-44487); more end it, too.
 pub const HTTP2_PENDING_RESETS_MAX: usize = 50;
-/// Silence after which a peer is asked whether it is there.
-pub const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(10);
-/// How long it may take to say so.
-pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a connection that is to end is looked at.
 pub const HTTP2_LOOK: Duration = Duration::from_secs(1);
 /// PING, SETTINGS, PRIORITY and unknown frames of a peer in 10 s.

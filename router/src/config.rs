@@ -15,6 +15,7 @@
 pub(crate) mod canonical;
 pub(crate) mod check;
 pub(crate) mod decode;
+pub mod http2;
 pub(crate) mod names;
 pub(crate) mod rules;
 pub(crate) mod rules_check;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use canonical::{display_all, is_default, milliseconds, optional_milliseconds};
+use http2::Http2Config;
 use tls::{ClusterTlsConfig, IdentityConfig, ListenerTlsConfig, Mtls, SniConfig};
 
 /// A whole configuration file.
@@ -113,6 +115,12 @@ impl Protocol {
         matches!(self, Protocol::Http1 | Protocol::Http2 | Protocol::Auto)
     }
 
+    /// Whether some of its clients may speak HTTP/2.
+    #[must_use]
+    pub fn may_speak_http2(self) -> bool {
+        matches!(self, Protocol::Http2 | Protocol::Auto)
+    }
+
     /// Whether TLS may be passed on by the name that is asked for.
     #[must_use]
     pub fn has_server_names(self) -> bool {
@@ -190,6 +198,9 @@ pub struct ListenerConfig {
     /// TLS is spoken prove who they are.
     #[serde(serialize_with = "optional_milliseconds", skip_serializing_if = "is_default")]
     pub max_connection_age: Option<Duration>,
+    /// Limits of HTTP/2 connections. Only for `http2` and `auto`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub http2: Http2Config,
 }
 
 /// Rules for the requests of some hosts. 24 bytes + text; its hosts and rules come on top.
@@ -481,6 +492,9 @@ pub struct ClusterConfig {
     /// worker keeps as few connections to an endpoint as its concurrent requests need.
     #[serde(skip_serializing_if = "is_default")]
     pub protocol: ClusterProtocol,
+    /// Limits of HTTP/2 connections. Only for `protocol: http2`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub http2: Http2Config,
     /// Opens every connection with a PROXY protocol header of this version, `v1` or `v2`. Default:
     /// none. Connections are then not shared between clients.
     #[serde(skip_serializing_if = "is_default")]
@@ -505,6 +519,7 @@ impl Default for ClusterConfig {
             connect_timeout: Duration::from_secs(1),
             idle_timeout: TUNNEL_IDLE,
             pool: PoolConfig::default(),
+            http2: Http2Config::DEFAULT,
             protocol: ClusterProtocol::Http1,
             send_proxy_protocol: None,
             identity: Vec::new(),

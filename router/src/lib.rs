@@ -32,6 +32,7 @@ mod table;
 
 pub use action::{Action, Backends, HeaderEdits, PathRewrite, Redirect, Respond, Rewrite, Target};
 pub use config::canonical::TableHash;
+pub use config::http2::Http2Config;
 pub use config::tls::{Mtls, TlsVersion};
 pub use config::{Balance, ClusterProtocol, Config, Protocol, ProxyProtocolVersion};
 pub use endpoint::{Addresses, Endpoint, EndpointLoad, EndpointSlot, EndpointTable, InFlight};

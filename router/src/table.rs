@@ -41,6 +41,7 @@ use std::time::Duration;
 
 use crate::action::{Action, HeaderEdits, NO_EDITS};
 use crate::config::canonical::TableHash;
+use crate::config::http2::Http2Config;
 use crate::config::tls::Mtls;
 use crate::config::{Balance, ClusterProtocol, Protocol, ProxyProtocolVersion};
 use crate::host::fold;
@@ -114,6 +115,8 @@ pub struct Listener {
     pub max_connections: Option<u32>,
     /// After so long the next answer closes the connection.
     pub max_connection_age: Option<Duration>,
+    /// Limits of HTTP/2 connections.
+    pub http2: Http2Config,
 }
 
 impl Listener {
@@ -143,6 +146,8 @@ pub struct Cluster {
     pub send_proxy_protocol: Option<ProxyProtocolVersion>,
     /// What is spoken with its endpoints.
     pub protocol: ClusterProtocol,
+    /// Limits of HTTP/2 connections.
+    pub http2: Http2Config,
     /// How TLS is spoken: `Some` exactly if it is.
     pub tls: Option<ClusterTls>,
     /// Its members as the file names them.

@@ -24,19 +24,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
-use h2::{Ping, PingPong};
 use ringway_router::ClusterId;
 use ringway_stats::clock::now_ns;
 
 use super::bridge::{self, Io, Line};
 use super::flood::Watch;
+use super::pulse::Pulse;
 use crate::connection::Peer;
 use crate::io::deadlines::{Alarm, after};
-use crate::limits::{
-    HTTP2_CONNECTION_WINDOW, HTTP2_FRAME_BYTES_MAX, HTTP2_HEADER_LIST_BYTES_MAX,
-    HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_WINDOW,
-    HTTP2_STREAMS_MAX,
-};
+use crate::limits::HTTP2_SEND_BUFFER_BYTES;
 use crate::outcome::{Cause, Failure};
 use crate::tls::places::Places;
 use crate::upstream::{CONNECT_ATTEMPTS_MAX, Picked, Want, establish, pick};
@@ -59,6 +55,8 @@ struct Shelf {
 pub struct Client {
     send: SendRequest<Bytes>,
     open: Cell<usize>,
+    /// Most streams at once, whatever the endpoint allows.
+    most: usize,
     /// It gets no new streams.
     leaving: Cell<bool>,
     /// When its last stream ended.
@@ -107,7 +105,7 @@ impl Clients {
     fn find(&self, key: &Key) -> Option<Rc<Client>> {
         let shelves = self.0.borrow();
         let has_room = |client: &&Rc<Client>| {
-            let most = client.send.current_max_send_streams().min(HTTP2_STREAMS_MAX as usize);
+            let most = client.send.current_max_send_streams().min(client.most);
             !client.leaving.get() && client.open.get() < most
         };
         shelves.get(key)?.clients.iter().find(has_room).cloned()
@@ -211,13 +209,14 @@ async fn open(
     let socket = establish(worker, &picked, peer, deadline_ns).await?;
     let alarm = socket.alarm(&worker.deadlines);
     let (io, line) = bridge::open(socket, None, Watch::of_server());
+    let limits = picked.cluster().http2;
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)
-        .initial_window_size(HTTP2_STREAM_WINDOW)
-        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
-        .max_frame_size(HTTP2_FRAME_BYTES_MAX)
-        .max_header_list_size(HTTP2_HEADER_LIST_BYTES_MAX)
+        .initial_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_frame_size(limits.max_frame_size)
+        .max_header_list_size(limits.max_header_list_size)
         .max_send_buffer_size(HTTP2_SEND_BUFFER_BYTES);
     // Writes the preface and waits for nothing.
     let made = builder.handshake(io).await.map_err(|error| {
@@ -228,6 +227,7 @@ async fn open(
     let client = Rc::new(Client {
         send,
         open: Cell::new(0),
+        most: limits.max_concurrent_streams as usize,
         leaving: Cell::new(false),
         quiet_ns: Cell::new(now_ns()),
         idle: picked.cluster().pool_idle_timeout,
@@ -236,7 +236,9 @@ async fn open(
     let lease = Lease::new(picked, Rc::clone(&client));
     let worker = Rc::clone(worker);
     monoio::spawn(async move {
-        Life { client: &client, line, alarm, asked_ns: None }.live(connection).await;
+        let mut connection = connection;
+        let pulse = Pulse::new(connection.ping_pong(), &limits);
+        Life { client: &client, line, alarm, pulse }.live(connection).await;
         client.leaving.set(true);
         worker.clients.remove(&key, &client);
         worker.shard.upstream_closed.increment();
@@ -249,18 +251,16 @@ struct Life<'a> {
     client: &'a Client,
     line: Line,
     alarm: Alarm,
-    /// When a PING was sent that has not been answered.
-    asked_ns: Option<u64>,
+    pulse: Pulse,
 }
 
 impl Life<'_> {
     async fn live(mut self, connection: h2::client::Connection<Io, Bytes>) {
         let mut connection = connection;
-        let mut ping = connection.ping_pong();
         loop {
             let ended = {
                 let mut due = pin!(self.alarm.idle_until(self.next_look_ns()));
-                let (asked_ns, ping) = (&mut self.asked_ns, &mut ping);
+                let pulse = &mut self.pulse;
                 poll_fn(|context| {
                     if let Poll::Ready(result) = Pin::new(&mut connection).poll(context) {
                         if let Err(error) = result {
@@ -268,33 +268,26 @@ impl Life<'_> {
                         }
                         return Poll::Ready(true);
                     }
-                    if let Some(ping) = ping.as_mut()
-                        && ping.poll_pong(context).is_ready()
-                    {
-                        *asked_ns = None;
-                    }
+                    pulse.poll(context);
                     due.as_mut().poll(context).map(|()| false)
                 })
                 .await
             };
-            if ended || !self.look(&mut ping) {
+            if ended || !self.look() {
                 return;
             }
         }
     }
 
     fn next_look_ns(&self) -> u64 {
-        let ping_ns = match self.asked_ns {
-            Some(asked_ns) => after(asked_ns, HTTP2_PING_TIMEOUT),
-            None => after(self.line.heard_ns(), HTTP2_PING_INTERVAL),
-        };
+        let ping_ns = self.pulse.due_ns(&self.line);
         let idle_ns = after(self.client.quiet_ns.get(), self.client.idle);
         let due_ns = if self.client.open.get() == 0 { ping_ns.min(idle_ns) } else { ping_ns };
         due_ns.max(after(now_ns(), Duration::from_millis(5)))
     }
 
     /// Looks after the connection. False if it is given up.
-    fn look(&mut self, ping: &mut Option<PingPong>) -> bool {
+    fn look(&mut self) -> bool {
         let now = now_ns();
         let client = self.client;
         let is_idle = client.open.get() == 0;
@@ -306,22 +299,10 @@ impl Life<'_> {
             self.line.socket().abort();
             return false;
         }
-        match self.asked_ns {
-            Some(asked_ns) if now >= after(asked_ns, HTTP2_PING_TIMEOUT) => {
-                if self.line.heard_ns() < asked_ns {
-                    tracing::debug!("an endpoint answers no PING: its connection is given up");
-                    self.line.socket().abort();
-                    return false;
-                }
-                self.asked_ns = None;
-            }
-            None if now >= after(self.line.heard_ns(), HTTP2_PING_INTERVAL) => {
-                let sent = ping.as_mut().map(|ping| ping.send_ping(Ping::opaque()));
-                if matches!(sent, Some(Ok(()))) {
-                    self.asked_ns = Some(now);
-                }
-            }
-            _ => {}
+        if !self.pulse.look(&self.line, now) {
+            tracing::debug!("an endpoint answers no PING: its connection is given up");
+            self.line.socket().abort();
+            return false;
         }
         true
     }

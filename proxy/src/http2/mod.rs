@@ -15,6 +15,7 @@ pub mod bridge;
 pub mod client;
 pub mod flood;
 pub mod forward;
+pub mod pulse;
 pub mod server;
 pub mod stream;
 pub mod translate;

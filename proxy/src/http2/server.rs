@@ -22,22 +22,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{Ping, PingPong, Reason, RecvStream};
+use h2::{Reason, RecvStream};
 use http::Request;
+use ringway_router::Http2Config;
 use ringway_stats::clock::now_ns;
 
 use super::body::Pace;
 use super::bridge::{self, Io, Line};
 use super::flood::{Flood, Watch};
+use super::pulse::Pulse;
 use super::stream;
 use crate::connection::Peer;
 use crate::io::deadlines::{Alarm, after};
 use crate::io::race::{self, Either};
 use crate::io::socket::Socket;
 use crate::limits::{
-    HTTP2_CONNECTION_WINDOW, HTTP2_FRAME_BYTES_MAX, HTTP2_HEADER_LIST_BYTES_MAX, HTTP2_LOOK,
-    HTTP2_PENDING_RESETS_MAX, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_RESETS_MAX,
-    HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_WINDOW, HTTP2_STREAMS_MAX,
+    HTTP2_LOOK, HTTP2_PENDING_RESETS_MAX, HTTP2_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES,
 };
 use crate::outcome::{Cause, Failure};
 use crate::shared::Instance;
@@ -88,7 +88,6 @@ enum Event {
     End(Option<h2::Error>),
     /// Time to look after it.
     Look,
-    Pong,
 }
 
 /// Serves a connection to its end. `early` has come already. `retire_ns` is when it has reached its
@@ -106,8 +105,9 @@ pub async fn serve(
     let (open, quiet_ns) = (Cell::new(0), Cell::new(now_ns()));
     let connection = Rc::new(Connection { worker, peer, instance, line, open, quiet_ns });
     connection.worker.shard.http2.connections.increment();
-    match shake(&connection, io, &alarm).await {
-        Ok(h2) => Life::new(&connection, h2, &alarm, retire_ns).live().await,
+    let limits = connection.limits();
+    match shake(&connection, io, &alarm, &limits).await {
+        Ok(h2) => Life::new(&connection, h2, &alarm, retire_ns, &limits).live().await,
         Err(failure) => connection.failed(&failure),
     }
 }
@@ -117,15 +117,16 @@ async fn shake(
     connection: &Connection,
     io: Io,
     alarm: &Alarm,
+    limits: &Http2Config,
 ) -> Result<h2::server::Connection<Io, Bytes>, Failure> {
     let due_ns = after(now_ns(), connection.patience(|listener| listener.head_timeout));
     let mut builder = h2::server::Builder::new();
     builder
-        .initial_window_size(HTTP2_STREAM_WINDOW)
-        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
-        .max_concurrent_streams(HTTP2_STREAMS_MAX)
-        .max_frame_size(HTTP2_FRAME_BYTES_MAX)
-        .max_header_list_size(HTTP2_HEADER_LIST_BYTES_MAX)
+        .initial_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_concurrent_streams(limits.max_concurrent_streams)
+        .max_frame_size(limits.max_frame_size)
+        .max_header_list_size(limits.max_header_list_size)
         .max_send_buffer_size(HTTP2_SEND_BUFFER_BYTES)
         .max_concurrent_reset_streams(HTTP2_RESETS_MAX)
         .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS_MAX)
@@ -139,6 +140,13 @@ async fn shake(
 }
 
 impl Connection {
+    /// What its listener says of connections; what holds by default once it is gone.
+    fn limits(&self) -> Http2Config {
+        self.worker.table_for(self.instance).map_or(Http2Config::DEFAULT, |(snapshot, listener)| {
+            snapshot.running.table.listener(listener).http2
+        })
+    }
+
     fn patience(&self, of: impl Fn(&ringway_router::Listener) -> Duration) -> Duration {
         self.worker.table_for(self.instance).map_or(Duration::ZERO, |(snapshot, listener)| {
             of(snapshot.running.table.listener(listener))
@@ -167,13 +175,11 @@ impl Connection {
 struct Life<'a> {
     connection: &'a Rc<Connection>,
     h2: h2::server::Connection<Io, Bytes>,
-    ping: Option<PingPong>,
+    pulse: Pulse,
     alarm: &'a Alarm,
     retire_ns: u64,
     /// GOAWAY has been sent, or is about to be.
     leaving: bool,
-    /// When a PING was sent that has not been answered.
-    asked_ns: Option<u64>,
 }
 
 impl<'a> Life<'a> {
@@ -182,9 +188,10 @@ impl<'a> Life<'a> {
         mut h2: h2::server::Connection<Io, Bytes>,
         alarm: &'a Alarm,
         retire_ns: u64,
+        limits: &Http2Config,
     ) -> Self {
-        let ping = h2.ping_pong();
-        Self { connection, h2, ping, alarm, retire_ns, leaving: false, asked_ns: None }
+        let pulse = Pulse::new(h2.ping_pong(), limits);
+        Self { connection, h2, pulse, alarm, retire_ns, leaving: false }
     }
 
     async fn live(mut self) {
@@ -192,7 +199,6 @@ impl<'a> Life<'a> {
         while !ended {
             match self.event().await {
                 Event::Stream(incoming) => self.start(*incoming),
-                Event::Pong => self.asked_ns = None,
                 Event::Look => ended = !self.look(),
                 Event::End(error) => {
                     if let Some(error) = error {
@@ -207,7 +213,7 @@ impl<'a> Life<'a> {
     async fn event(&mut self) -> Event {
         let due_ns = self.next_look_ns();
         let mut due = pin!(self.alarm.idle_until(due_ns));
-        let (h2, ping) = (&mut self.h2, &mut self.ping);
+        let (h2, pulse) = (&mut self.h2, &mut self.pulse);
         let (line, leaving) = (&self.connection.line, &mut self.leaving);
         poll_fn(|context| {
             if let Some(event) = poll_streams(h2, context) {
@@ -216,11 +222,7 @@ impl<'a> Life<'a> {
             if line.flood().is_some() && !*leaving {
                 return Poll::Ready(Event::Look);
             }
-            if let Some(ping) = ping
-                && ping.poll_pong(context).is_ready()
-            {
-                return Poll::Ready(Event::Pong);
-            }
+            pulse.poll(context);
             due.as_mut().poll(context).map(|()| Event::Look)
         })
         .await
@@ -247,11 +249,9 @@ impl<'a> Life<'a> {
         if self.leaving {
             return after(now_ns(), HTTP2_LOOK);
         }
-        let ping_ns = match self.asked_ns {
-            Some(asked_ns) => after(asked_ns, HTTP2_PING_TIMEOUT),
-            None => after(self.connection.line.heard_ns(), HTTP2_PING_INTERVAL),
-        };
-        ping_ns.min(self.retire_ns).max(after(now_ns(), Duration::from_millis(5)))
+        let ping_ns = self.pulse.due_ns(&self.connection.line);
+        let idle_ns = if self.connection.open.get() == 0 { self.idle_ns() } else { u64::MAX };
+        ping_ns.min(self.retire_ns).min(idle_ns).max(after(now_ns(), Duration::from_millis(5)))
     }
 
     /// Looks after the connection. False if it is given up.
@@ -278,22 +278,10 @@ impl<'a> Life<'a> {
             self.h2.graceful_shutdown();
             return true;
         }
-        match self.asked_ns {
-            Some(asked_ns) if now >= after(asked_ns, HTTP2_PING_TIMEOUT) => {
-                if connection.line.heard_ns() < asked_ns {
-                    connection.failed(&Cause::ClientStalled.into());
-                    connection.line.socket().abort();
-                    return false;
-                }
-                self.asked_ns = None;
-            }
-            None if now >= after(connection.line.heard_ns(), HTTP2_PING_INTERVAL) => {
-                let sent = self.ping.as_mut().map(|ping| ping.send_ping(Ping::opaque()));
-                if matches!(sent, Some(Ok(()))) {
-                    self.asked_ns = Some(now);
-                }
-            }
-            _ => {}
+        if !self.pulse.look(&connection.line, now) {
+            connection.failed(&Cause::ClientStalled.into());
+            connection.line.socket().abort();
+            return false;
         }
         true
     }

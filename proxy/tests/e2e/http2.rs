@@ -446,6 +446,28 @@ on_both_backends! {
         proxy.counts("ringway_failures_total{cause=\"client_stalled\"}", 1.0);
     }
 
+    fn limits_are_told_and_kept(backend: Backend) {
+        let origin = Origin::http(|_, _| ok(b"x"));
+        let limits = "http2: {max_concurrent_streams: 7, stream_window: 64KiB, \
+                      max_frame_size: 32KiB, max_header_list_size: 2KiB, ping_interval: 1s, \
+                      ping_timeout: 300ms}";
+        let proxy = proxy_with(backend, &origin, limits, "");
+        let mut raw = RawH2::connect(proxy.address("web"));
+        let settings = raw.next_of(frames::SETTINGS).unwrap().payload;
+        let told = |id: u16| {
+            let found = settings.chunks(6).find(|entry| entry[..2] == id.to_be_bytes());
+            found.map(|entry| u32::from_be_bytes(entry[2..].try_into().unwrap()))
+        };
+        assert_eq!([3, 4, 5, 6].map(told), [Some(7), Some(65_536), Some(32_768), Some(2048)]);
+        let ping = raw.next_of(frames::PING).unwrap();
+        assert_eq!(ping.flags, 0, "asked after a second");
+        assert!(raw.next_of(frames::PING).is_none(), "and given up without an answer");
+        let mut client = H2Client::connect(proxy.address("web"));
+        let long = client.ask(request("GET", "/").header("x-long", "a".repeat(3000)), None);
+        assert_eq!(long.unwrap().status, 431);
+        assert_eq!(client.ask(request("GET", "/"), None).unwrap().status, 200);
+    }
+
     fn what_http_2_forbids_resets_the_stream_and_nothing_else(backend: Backend) {
         let origin = Origin::echo();
         let proxy = proxy(backend, &origin);

@@ -14,6 +14,7 @@ use std::fmt;
 
 use foldhash::fast::FixedState;
 
+use super::http2;
 use super::names;
 use super::rules_check;
 use super::tls_check;
@@ -302,6 +303,9 @@ impl<'c> Checker<'c, '_> {
         if listener.max_connections == Some(0) {
             self.refuse(&at.field("max_connections"), "0 would accept nobody");
         }
+        if protocol_known {
+            http2::check(self, at, &listener.http2, listener.protocol.may_speak_http2());
+        }
         tls_check::listener(self, at, listener);
     }
 
@@ -389,6 +393,9 @@ impl<'c> Checker<'c, '_> {
         if cluster.protocol == ClusterProtocol::Http2 && cluster.send_proxy_protocol.is_some() {
             let message = "a connection of HTTP/2 speaks for many clients";
             self.refuse(&at.field("send_proxy_protocol"), message);
+        }
+        if !self.is_refused(&at.field("protocol")) {
+            http2::check(self, at, &cluster.http2, cluster.protocol == ClusterProtocol::Http2);
         }
         tls_check::cluster(self, at, cluster);
     }

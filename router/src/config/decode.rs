@@ -7,6 +7,7 @@
 //! # Not here
 //! What values mean together: `check`.
 
+use super::http2;
 use super::rules::rule;
 use super::scalars::{self, Fault};
 use super::schema::{self, Schema};
@@ -323,7 +324,8 @@ fn listener<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<ListenerConfig
         "head_timeout" => listener.head_timeout = r.timeout(node),
         "idle_timeout" => listener.idle_timeout = r.timeout(node),
         "max_connections" => listener.max_connections = r.number(node, u32::MAX),
-        _ => listener.max_connection_age = r.timeout(node),
+        "max_connection_age" => listener.max_connection_age = r.timeout(node),
+        _ => listener.http2 = http2::decode(r, node),
     });
     Some(listener)
 }
@@ -358,6 +360,7 @@ fn cluster<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<ClusterConfig> 
         "protocol" => {
             set(&mut cluster.protocol, r.choice(node, CLUSTER_PROTOCOLS, &["grpc", "h2"]));
         }
+        "http2" => cluster.http2 = http2::decode(r, node),
         "send_proxy_protocol" => {
             cluster.send_proxy_protocol = r.choice(node, PROXY_PROTOCOLS, &[]);
         }

@@ -45,8 +45,22 @@ pub(super) const LISTENER: Schema = schema(
         "idle_timeout",
         "max_connections",
         "max_connection_age",
+        "http2",
     ],
     &["direction", "transparent"],
+);
+pub(super) const HTTP2: Schema = schema(
+    "the limits of HTTP/2",
+    &[
+        "max_concurrent_streams",
+        "stream_window",
+        "connection_window",
+        "max_frame_size",
+        "max_header_list_size",
+        "ping_interval",
+        "ping_timeout",
+    ],
+    &[],
 );
 pub(super) const LISTENER_TLS: Schema = schema(
     "the TLS of a listener",
@@ -97,6 +111,7 @@ pub(super) const CLUSTER: Schema = schema(
         "idle_timeout",
         "pool",
         "protocol",
+        "http2",
         "send_proxy_protocol",
         "identity",
         "tls",

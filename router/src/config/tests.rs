@@ -498,6 +498,8 @@ listeners:
   - {name: b, address: "127.0.0.1:2", protocol: tcp, cluster: c, mtls: strict}
   - {name: e, address: "127.0.0.1:3", tls: {certificates: [{certificate: a, key: b, ocsp_response: c}],
      min_version: "1.2", resumption: false, handshake_timeout: 1s}}
+  - {name: w, address: "127.0.0.1:5", protocol: http2, http2: {max_concurrent_streams: 7, stream_window: 1KiB,
+     connection_window: 1MiB, max_frame_size: 32KiB, max_header_list_size: 8KiB, ping_interval: 1s, ping_timeout: 1s}}
   - {name: p, address: "127.0.0.1:4", protocol: tls-passthrough, sni: [{hosts: [h], cluster: c}]}
 routes:
   - name: r
@@ -533,9 +535,44 @@ clusters:
     }
 }
 
+#[test]
+fn limits_of_http_2_are_within_what_is_sensible() {
+    let of = |protocol: &str, limits: &str| {
+        let listener = format!(
+            "{{name: a, address: \"127.0.0.1:1\", protocol: {protocol}, http2: {{{limits}}}}}"
+        );
+        let found = load(&file(&listener, "", ""), Format::Yaml).err();
+        let found = found.map(|Problems(found)| found).unwrap_or_default();
+        found.into_iter().map(|problem| problem.message).collect::<Vec<_>>()
+    };
+    assert_eq!(of("http2", "stream_window: 1MiB, ping_interval: 1s"), [""; 0]);
+    assert_eq!(of("auto", "max_concurrent_streams: 1"), [""; 0]);
+    assert_eq!(of("http1", "stream_window: 1MiB"), ["HTTP/2 is not spoken here"]);
+    let refused = [
+        ("max_concurrent_streams: 0", "must be from 1 to 10000"),
+        ("stream_window: 1023", "must be from 1024 to 67108864 bytes"),
+        ("stream_window: 5MiB", "must be from 5242880 to 67108864 bytes"),
+        ("connection_window: 65534", "must be from 262144 to 67108864 bytes"),
+        ("max_frame_size: 16383", "must be from 16384 to 1048576 bytes"),
+        ("max_header_list_size: 1GiB", "must be from 1024 to 65536 bytes"),
+        ("ping_interval: 999ms", "must be at least 1 s"),
+        ("ping_timeout: 99ms", "must be at least 100 ms"),
+    ];
+    for (limits, message) in refused {
+        assert_eq!(of("http2", limits), [message], "{limits}");
+    }
+    let cluster = "{name: c, http2: {stream_window: 1MiB}}";
+    let found = problems(&format!("clusters:\n- {cluster}\n"));
+    assert!(
+        found.iter().any(|problem| problem.message == "HTTP/2 is not spoken here"),
+        "{found:?}"
+    );
+}
+
 const SCHEMAS: &[&super::schema::Schema] = &[
     &super::schema::CONFIG,
     &super::schema::IDENTITY,
+    &super::schema::HTTP2,
     &super::schema::LISTENER_TLS,
     &super::schema::PAIR,
     &super::schema::SNI,

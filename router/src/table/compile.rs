@@ -97,6 +97,7 @@ fn listener(
         idle_timeout: config.idle_timeout.unwrap_or(idle),
         max_connections: config.max_connections,
         max_connection_age: config.max_connection_age,
+        http2: config.http2,
     }
 }
 
@@ -115,6 +116,7 @@ fn cluster(config: &ClusterConfig) -> Cluster {
         pool_idle_max: config.pool.idle_max,
         send_proxy_protocol: config.send_proxy_protocol,
         protocol: config.protocol,
+        http2: config.http2,
         tls: tls::cluster(config),
         endpoints: endpoints.collect(),
     }
