@@ -18,6 +18,7 @@ mod gathering;
 mod grpc;
 mod http1;
 mod http2;
+mod http2_memory;
 mod idle;
 mod mutual_tls;
 mod overload;
