@@ -92,6 +92,8 @@ pub const PARKED_WOKEN_PER_TURN: usize = 64;
 pub const PARKED_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// So many connections go quiet before free memory is given back to the system.
 pub const PARKED_BEFORE_TRIM: usize = 256;
+/// Streams that a connection has had at once for its going quiet to count, as so many connections.
+pub const STREAMS_BEFORE_TRIM: usize = 32;
 /// And so long it waits for more of them.
 pub const TRIM_DELAY: Duration = Duration::from_millis(500);
 
@@ -133,6 +135,14 @@ pub const HTTP2_SEND_BUFFER_BYTES: usize = 64 * 1024;
 pub const HTTP2_RESETS_MAX: usize = 100;
 /// Streams that the client reset before they were looked at (CVE-2023-44487); more end it, too.
 pub const HTTP2_PENDING_RESETS_MAX: usize = 50;
+/// Pieces of memory for streams that a worker keeps (512 KiB with 4 KiB each).
+pub const STREAM_PLACES_POOLED: usize = 128;
+/// Times that a request is sent once more because an endpoint did nothing with it.
+pub const HTTP2_REPEATS_MAX: u32 = 2;
+/// Bytes of a body, and frames of it, that are held in case the request has to be sent once more.
+pub const REPLAYED_BYTES_MAX: usize = 16 * 1024;
+/// See [`REPLAYED_BYTES_MAX`].
+pub const REPLAYED_FRAMES_MAX: usize = 8;
 /// How often a connection that is to end is looked at.
 pub const HTTP2_LOOK: Duration = Duration::from_secs(1);
 /// PING, SETTINGS, PRIORITY and unknown frames of a peer in 10 s.

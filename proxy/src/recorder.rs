@@ -8,12 +8,14 @@
 //! Names and text: `admin::metrics`.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 
 use ringway_stats::{Counter, Gauge, Histogram, Slots};
 use ringway_tls::{Fault, Session};
 
 use crate::detect::Found;
 use crate::http2::flood::Flood;
+use crate::http2::grpc::Status;
 use crate::limits::SERIES_MAX;
 use crate::outcome::Cause;
 use crate::sys::alloc::allocations;
@@ -41,6 +43,8 @@ pub struct Outcome {
     pub upstream_ns: u64,
     /// Times the request was sent.
     pub attempts: u32,
+    /// How it has ended, if it was a call of gRPC.
+    pub grpc: Option<Status>,
 }
 
 /// Latency and results of one route or cluster.
@@ -50,10 +54,12 @@ pub struct Series {
     pub latency: Histogram,
     /// Exchanges by class of status, as in [`STATUS_CLASSES`].
     pub by_class: [Counter; STATUS_CLASSES.len()],
+    /// Calls of gRPC by how they ended, as in [`Status::LABELS`]; from the first one on.
+    pub by_grpc: OnceLock<Box<[Counter; Status::LABELS.len()]>>,
 }
 
 impl Series {
-    fn record(&self, status: u16, latency_ns: u64) {
+    fn record(&self, status: u16, grpc: Option<Status>, latency_ns: u64) {
         self.latency.record(latency_ns);
         let class = match status {
             200..300 => 0,
@@ -63,6 +69,9 @@ impl Series {
             _ => 4,
         };
         self.by_class[class].increment();
+        if let Some(status) = grpc {
+            self.by_grpc.get_or_init(Box::default)[status.index()].increment();
+        }
     }
 }
 
@@ -223,10 +232,10 @@ impl Shard {
     /// Records an exchange.
     pub fn record(&self, outcome: &Outcome) {
         if let Some(series) = self.routes.touch(outcome.route as usize) {
-            series.record(outcome.status, outcome.total_ns);
+            series.record(outcome.status, outcome.grpc, outcome.total_ns);
         }
         if let Some(series) = outcome.cluster.and_then(|id| self.clusters.touch(id as usize)) {
-            series.record(outcome.status, outcome.upstream_ns);
+            series.record(outcome.status, outcome.grpc, outcome.upstream_ns);
         }
         if let Some(cause) = outcome.cause {
             self.causes[cause as usize].increment();
@@ -238,7 +247,7 @@ impl Shard {
     pub fn record_tunnel(&self, outcome: &Outcome) {
         self.tunnels.increment();
         if let Some(series) = outcome.cluster.and_then(|id| self.clusters.touch(id as usize)) {
-            series.record(outcome.status, outcome.upstream_ns);
+            series.record(outcome.status, None, outcome.upstream_ns);
         }
         if let Some(cause) = outcome.cause {
             self.record_cause(cause);

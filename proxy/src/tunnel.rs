@@ -131,6 +131,7 @@ pub async fn serve(
         total_ns: 0,
         upstream_ns: 0,
         attempts: 1,
+        grpc: None,
     };
     let opened = match ahead {
         Some(upstream) => Ok(upstream),

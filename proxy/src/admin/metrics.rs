@@ -19,6 +19,7 @@ use ringway_stats::{Counter, Exposition, Gauge, Kind, Registry, Slots, Snapshot}
 use super::Admin;
 use crate::detect::Found;
 use crate::http2::flood::Flood;
+use crate::http2::grpc::Status;
 use crate::outcome::{Blame, Cause};
 use crate::recorder::{STATUS_CLASSES, Series, Shard};
 use crate::shared::Shared;
@@ -254,6 +255,17 @@ fn exchanges(
             let count: u64 = of(index).map(|series| series.by_class[class].value()).sum();
             if count > 0 {
                 out.sample(&[(kind, name(index)), ("class", word)], count);
+            }
+        }
+    }
+    let family = format!("ringway_{kind}_grpc_calls_total");
+    out.family(&family, Kind::Counter, "Calls of gRPC by how they ended; none: without a status.");
+    for &index in &touched {
+        for (code, word) in Status::LABELS.iter().enumerate() {
+            let of_code = |series: &Series| Some(series.by_grpc.get()?[code].value());
+            let count: u64 = of(index).filter_map(of_code).sum();
+            if count > 0 {
+                out.sample(&[(kind, name(index)), ("status", word)], count);
             }
         }
     }

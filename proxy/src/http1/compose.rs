@@ -103,24 +103,8 @@ impl<'b> Writer<'b> {
 
     /// Writes a number in decimal.
     pub fn decimal(&mut self, number: u64) {
-        let mut digits = [0u8; 20];
-        let mut at = digits.len();
-        let mut rest = number;
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
+        let (digits, at) = decimal(number);
         self.bytes(&digits[at..]);
-    }
-
-    /// Writes a number as 32 hexadecimal digits.
-    fn hexadecimal(&mut self, number: u128) {
-        let digit = |shift: usize| b"0123456789abcdef"[(number >> (124 - 4 * shift)) as usize & 15];
-        self.bytes(&std::array::from_fn::<u8, 32, _>(digit));
     }
 
     /// Writes one field.
@@ -172,7 +156,89 @@ impl<'b> Writer<'b> {
     }
 }
 
-/// Writes the head of the request for the upstream.
+/// Where the head of a request for the upstream goes: text for HTTP/1.1, or fields of a stream.
+pub trait RequestSink {
+    /// The method and where the request leads.
+    fn line(&mut self, method: &str, line: &Line<'_>);
+    /// A field of the client's that goes on as it came.
+    fn kept(&mut self, field: &Field<'_>);
+    /// A field of the client's that ends here.
+    fn ended(&mut self, field: &Field<'_>);
+    /// Begins a further field, whose value follows by [`Self::value`].
+    fn begin(&mut self, name: &str);
+    /// More of its value.
+    fn value(&mut self, bytes: &[u8]);
+    /// Ends it. One that is `unique` is like no other request's.
+    fn end(&mut self, unique: bool);
+    /// What says how long the body is.
+    fn framing(&mut self, head: &RequestHead<'_>);
+    /// What is said to the next hop alone.
+    fn next_hop(&mut self, head: &RequestHead<'_>);
+
+    /// A further field.
+    fn field(&mut self, name: &str, value: &[u8]) {
+        self.begin(name);
+        self.value(value);
+        self.end(false);
+    }
+}
+
+impl RequestSink for Writer<'_> {
+    fn line(&mut self, method: &str, line: &Line<'_>) {
+        self.bytes(method.as_bytes());
+        self.bytes(b" ");
+        self.bytes(line.path);
+        if let Some(query) = line.query {
+            self.bytes(b"?");
+            self.bytes(query.as_bytes());
+        }
+        self.bytes(b" HTTP/1.1\r\nHost: ");
+        self.bytes(line.host.as_bytes());
+        self.bytes(b"\r\n");
+    }
+
+    #[inline]
+    fn kept(&mut self, field: &Field<'_>) {
+        Writer::field(self, field.name, field.value);
+    }
+
+    #[inline]
+    fn ended(&mut self, _: &Field<'_>) {}
+
+    fn begin(&mut self, name: &str) {
+        self.bytes(name.as_bytes());
+        self.bytes(b": ");
+    }
+
+    fn value(&mut self, bytes: &[u8]) {
+        self.bytes(bytes);
+    }
+
+    fn end(&mut self, _: bool) {
+        self.bytes(b"\r\n");
+    }
+
+    fn framing(&mut self, head: &RequestHead<'_>) {
+        match head.body {
+            // A length of 0 that was said is repeated: a POST without a length is another request.
+            Body::Done if had_length(head.fields) => self.length(0),
+            ref body => Writer::framing(self, body),
+        }
+    }
+
+    fn next_hop(&mut self, head: &RequestHead<'_>) {
+        match (head.upgrade, head.wants_trailers) {
+            (Some(protocols), _) => {
+                self.bytes(b"Connection: Upgrade\r\n");
+                Writer::field(self, "Upgrade", protocols);
+            }
+            (None, true) => self.bytes(b"Connection: TE\r\nTE: trailers\r\n"),
+            (None, false) => {}
+        }
+    }
+}
+
+/// Writes the head of the request for the upstream as text.
 ///
 /// # Errors
 /// When it does not fit in `out`.
@@ -184,44 +250,48 @@ pub fn request(
     out: &mut Block,
 ) -> Result<(), Overflow> {
     let mut writer = Writer::new(out);
-    writer.bytes(head.method.as_bytes());
-    writer.bytes(b" ");
-    writer.bytes(line.path);
-    if let Some(query) = line.query {
-        writer.bytes(b"?");
-        writer.bytes(query.as_bytes());
-    }
-    writer.bytes(b" HTTP/1.1\r\nHost: ");
-    writer.bytes(line.host.as_bytes());
-    writer.bytes(b"\r\n");
-    if let Some(left) = head.max_forwards {
-        writer.bytes(b"Max-Forwards: ");
-        writer.decimal(left.saturating_sub(1));
-        writer.bytes(b"\r\n");
-    }
-    let dropped = head.dropped | head.forwarding;
-    writer.kept(head.fields, dropped, edits);
-    match head.body {
-        // A length of 0 that was said is repeated: a POST without a length is another request.
-        Body::Done if had_length(head.fields) => writer.length(0),
-        ref body => writer.framing(body),
-    }
-    forwarding(&mut writer, head, hop, edits);
-    match (head.upgrade, head.wants_trailers) {
-        (Some(protocols), _) => {
-            writer.bytes(b"Connection: Upgrade\r\n");
-            writer.field("Upgrade", protocols);
-        }
-        (None, true) => writer.bytes(b"Connection: TE\r\nTE: trailers\r\n"),
-        (None, false) => {}
-    }
-    writer.edits(edits);
+    request_to(head, line, hop, edits, &mut writer);
     writer.bytes(b"\r\n");
     writer.finish()
 }
 
+/// Says the head of the request for the upstream to `sink`.
+pub fn request_to(
+    head: &RequestHead<'_>,
+    line: &Line<'_>,
+    hop: &Hop<'_>,
+    edits: &HeaderEdits,
+    sink: &mut impl RequestSink,
+) {
+    sink.line(head.method, line);
+    if let Some(left) = head.max_forwards {
+        let (digits, at) = decimal(left.saturating_sub(1));
+        sink.field("Max-Forwards", &digits[at..]);
+    }
+    let dropped = head.dropped | head.forwarding;
+    let edited = !edits.is_empty();
+    for (index, field) in head.fields.iter().enumerate() {
+        if dropped & (1 << index) != 0 || (edited && edits.drops(field.name)) {
+            sink.ended(field);
+        } else {
+            sink.kept(field);
+        }
+    }
+    sink.framing(head);
+    forwarding(sink, head, hop, edits);
+    sink.next_hop(head);
+    for (name, value) in edits.appended() {
+        sink.field(name, value.as_bytes());
+    }
+}
+
 /// `X-Forwarded-*` and `X-Request-Id`: a trusted peer's are continued, anybody else's replaced.
-fn forwarding(writer: &mut Writer<'_>, head: &RequestHead<'_>, hop: &Hop<'_>, edits: &HeaderEdits) {
+fn forwarding(
+    sink: &mut impl RequestSink,
+    head: &RequestHead<'_>,
+    hop: &Hop<'_>,
+    edits: &HeaderEdits,
+) {
     let edited = !edits.is_empty();
     let given = if hop.trusted && head.forwarding != 0 { head.fields } else { &[] };
     let believed = |name: &'static str| {
@@ -231,69 +301,92 @@ fn forwarding(writer: &mut Writer<'_>, head: &RequestHead<'_>, hop: &Hop<'_>, ed
     let wanted = |name: &str| !(edited && edits.drops(name));
 
     if wanted("x-forwarded-for") {
-        writer.bytes(b"X-Forwarded-For: ");
+        sink.begin("X-Forwarded-For");
         for addresses in believed("x-forwarded-for") {
-            writer.bytes(addresses);
-            writer.bytes(b", ");
+            sink.value(addresses);
+            sink.value(b", ");
         }
-        writer.bytes(hop.peer.as_bytes());
-        writer.bytes(b"\r\n");
+        sink.value(hop.peer.as_bytes());
+        sink.end(false);
     }
     if wanted("x-forwarded-proto") {
         let own: &[u8] = if hop.secure { b"https" } else { b"http" };
         let proto = believed("x-forwarded-proto").next().unwrap_or(own);
-        writer.field("X-Forwarded-Proto", proto);
+        sink.field("X-Forwarded-Proto", proto);
     }
     if wanted("x-forwarded-host") {
         let host = believed("x-forwarded-host").next().unwrap_or(head.host.as_bytes());
         // HTTP/1.0 may come without.
         if !host.is_empty() {
-            writer.field("X-Forwarded-Host", host);
+            sink.field("X-Forwarded-Host", host);
         }
     }
     if wanted("x-forwarded-client-cert") {
-        client_certificate(writer, believed("x-forwarded-client-cert"), hop.certificate);
+        client_certificate(sink, believed("x-forwarded-client-cert"), hop.certificate);
     }
     if wanted("x-request-id") {
-        match believed("x-request-id").next() {
-            Some(id) => writer.field("X-Request-Id", id),
-            None => {
-                writer.bytes(b"X-Request-Id: ");
-                writer.hexadecimal(hop.request_id);
-                writer.bytes(b"\r\n");
-            }
-        }
+        let own = hexadecimal(hop.request_id);
+        sink.begin("X-Request-Id");
+        sink.value(believed("x-request-id").next().unwrap_or(&own));
+        sink.end(true);
     }
     for forwarded in believed("forwarded") {
-        writer.field("Forwarded", forwarded);
+        sink.field("Forwarded", forwarded);
     }
 }
 
 /// `X-Forwarded-Client-Cert`, in the form that Envoy has given it: what a trusted peer says of
 /// those before it, then who the peer itself is. All of it was parsed, so nothing needs quotes.
 fn client_certificate<'v>(
-    writer: &mut Writer<'_>,
+    sink: &mut impl RequestSink,
     believed: impl Iterator<Item = &'v [u8]>,
     certificate: Option<Certificate<'_>>,
 ) {
-    let mut open = false;
-    let mut begin = |writer: &mut Writer<'_>| {
-        writer.bytes(if open { b"," } else { b"X-Forwarded-Client-Cert: " });
-        open = true;
-    };
+    let mut is_open = false;
     for value in believed {
-        begin(writer);
-        writer.bytes(value);
+        next_element(sink, &mut is_open);
+        sink.value(value);
     }
     if let Some(Certificate { by, sha256, uri }) = certificate {
-        begin(writer);
+        next_element(sink, &mut is_open);
         for part in ["By=", by, ";Hash=", sha256, ";URI=", uri] {
-            writer.bytes(part.as_bytes());
+            sink.value(part.as_bytes());
         }
     }
-    if open {
-        writer.bytes(b"\r\n");
+    if is_open {
+        sink.end(false);
     }
+}
+
+/// Begins `X-Forwarded-Client-Cert`, or its next element.
+fn next_element(sink: &mut impl RequestSink, is_open: &mut bool) {
+    if *is_open {
+        sink.value(b",");
+    } else {
+        sink.begin("X-Forwarded-Client-Cert");
+    }
+    *is_open = true;
+}
+
+/// A number in decimal: the digits, and where they begin.
+fn decimal(number: u64) -> ([u8; 20], usize) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let mut rest = number;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            return (digits, at);
+        }
+    }
+}
+
+/// A number as 32 hexadecimal digits.
+fn hexadecimal(number: u128) -> [u8; 32] {
+    let digit = |shift: usize| b"0123456789abcdef"[(number >> (124 - 4 * shift)) as usize & 15];
+    std::array::from_fn(digit)
 }
 
 /// Writes the head of a response for the client. `body` is how the body goes out, which is not

@@ -223,6 +223,7 @@ impl Connection {
             total_ns: 0,
             upstream_ns: 0,
             attempts: 0,
+            grpc: None,
         });
         let mut out = Block::small();
         let date = self.worker.date.now();

@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 
-use ringway_router::{ClusterProtocol, Mtls};
+use ringway_router::Mtls;
 use ringway_stats::clock::now_ns;
 
 use super::answer;
@@ -79,6 +79,7 @@ pub async fn run(connection: &Connection, input: Block, head: Range<usize>) -> F
             peer: &connection.peer,
             closing: connection.closing(),
             behind: &input.data()[head.end..],
+            uri: None,
         };
         plan::plan(&context, &input.data()[head.clone()], out)
     };
@@ -91,6 +92,11 @@ pub async fn run(connection: &Connection, input: Block, head: Range<usize>) -> F
     let exchange = Exchange { connection, snapshot, started_ns, progress: Progress::default() };
     match plan {
         Ok(Plan::Forward(forward)) => exchange.forward(forward, input, out).await,
+        Ok(Plan::Stream(forward, head)) => {
+            drop(out);
+            // On the heap: its state is large.
+            Box::pin(exchange.forward_http2(forward, *head, input)).await
+        }
         Ok(Plan::Answer(answered)) => exchange.answer(answered, input, out).await,
         Ok(Plan::Refuse(refused)) => exchange.refuse(refused, input).await,
         Err(_) => exchange.refuse(Refused::ending(Cause::HeadGrowth), input).await,
@@ -196,16 +202,12 @@ impl Exchange<'_> {
             total_ns: now_ns().saturating_sub(self.started_ns),
             upstream_ns: self.progress.upstream_ns.get(),
             attempts: self.progress.attempts.get(),
+            grpc: None,
         });
     }
 
     /// Sends the request to its cluster and the response to the client.
     async fn forward(&self, forward: Forward, input: Block, out: Block) -> Flow {
-        let cluster = self.snapshot.running.table.cluster(forward.cluster);
-        if cluster.protocol == ClusterProtocol::Http2 && !forward.upgrade {
-            // On the heap: its state is large.
-            return Box::pin(self.forward_http2(forward, input, out)).await;
-        }
         let mut forward = forward;
         let mut input = input;
         let mut out = out;

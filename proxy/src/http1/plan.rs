@@ -4,13 +4,14 @@
 //! - One normal form of the path serves routing and forwarding; what cannot be normalised is
 //!   refused.
 //! - When the decision is to forward, the head for the upstream is complete.
-//! - Nothing is allocated on the way to a forwarded request.
+//! - Nothing is allocated on the way to a request that is forwarded as HTTP/1.1.
 
 use std::net::IpAddr;
 
+use http::Uri;
 use ringway_router::{
-    Action, Backends, ClusterId, Listener, ListenerId, Normalised, Redirect, RequestKey, Respond,
-    Rewrite, Rule, RuleId, Target, normalise_path,
+    Action, Backends, ClusterId, ClusterProtocol, Listener, ListenerId, Normalised, Redirect,
+    RequestKey, Respond, Rewrite, Rule, RuleId, Target, normalise_path,
 };
 
 use super::answer::{self, Answer};
@@ -19,6 +20,7 @@ use super::compose::{self, Certificate, Hop, Line, Overflow, Persistence};
 use super::fields;
 use super::request::{self, Fields, RequestHead};
 use crate::connection::Peer;
+use crate::http2::head::{Composed, StreamHead};
 use crate::outcome::{Cause, Failure};
 use crate::shared::Running;
 use crate::sys::block::Block;
@@ -28,6 +30,8 @@ use crate::worker::{Scratch, Worker};
 pub enum Plan {
     /// It goes to a cluster; its head is in the block.
     Forward(Forward),
+    /// It goes to a cluster of HTTP/2.
+    Stream(Forward, Box<Composed>),
     /// It is answered here; the answer is in the block.
     Answer(Answered),
     /// It failed; the answer is still to be written.
@@ -115,6 +119,8 @@ pub struct Context<'a> {
     pub closing: bool,
     /// Bytes that have come behind the head.
     pub behind: &'a [u8],
+    /// Where the client's own stream leads, if it came by one.
+    pub uri: Option<&'a Uri>,
 }
 
 impl<'a> Context<'a> {
@@ -331,8 +337,7 @@ impl Routed<'_> {
             secure: context.peer.tls.is_some(),
             certificate: context.certificate(),
         };
-        compose::request(request, &line, &hop, self.rule.request_headers(), out)?;
-        Ok(Plan::Forward(Forward {
+        let forward = Forward {
             rule: self.rule_id,
             route_series: self.series,
             cluster,
@@ -343,7 +348,20 @@ impl Routed<'_> {
             is_http10: request.is_http10,
             keep_alive: request.keep_alive,
             upgrade: request.upgrade.is_some(),
-        }))
+        };
+        let edits = self.rule.request_headers();
+        let protocol = context.running.table.cluster(cluster).protocol;
+        // Who wants to switch protocols can do so in HTTP/1.1 alone.
+        if protocol == ClusterProtocol::Http1 || forward.upgrade {
+            compose::request(request, &line, &hop, edits, out)?;
+            return Ok(Plan::Forward(forward));
+        }
+        let mut head = StreamHead::new(context.uri);
+        compose::request_to(request, &line, &hop, edits, &mut head);
+        Ok(match head.finish() {
+            Ok(composed) => Plan::Stream(forward, Box::new(composed)),
+            Err(failure) => refuse(context, request, self.series, failure),
+        })
     }
 
     /// The host that the client named. HTTP/1.0 may come without: then the cluster's name, if it

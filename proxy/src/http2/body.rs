@@ -1,32 +1,31 @@
-//! Bodies between an HTTP/2 stream and a connection of HTTP/1.1.
+//! Bodies of responses from a connection of HTTP/1.1 to a stream, and the pace of both directions.
 //!
 //! ```text
-//! RecvStream ─▶ [chunk] block ─▶ endpoint      the window opens when the endpoint has taken it
 //! SendStream ◀─ bytes ◀─ block ◀─ endpoint     received only while there is a window
 //! ```
 //!
 //! # Invariants
-//! - Each direction holds one block or one frame; what the sink does not take is not read.
+//! - One block is held; what the client does not take is not read.
 //! - Neither direction times out while the other moves.
+//!
+//! # Not here
+//! Bodies of requests: `upload`.
 
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::{RecvStream, SendStream};
-use http::HeaderMap;
+use h2::SendStream;
 use ringway_stats::clock::now_ns;
 
 use super::translate;
 use crate::http1::body::Body;
-use crate::http1::compose::Writer;
 use crate::http1::scan::{Scan, Scanner};
 use crate::io::deadlines::{Alarm, Deadlines, after};
-use crate::io::notify::Notify;
 use crate::io::race::{self, Either};
 use crate::io::socket::{Arrival, Socket};
 use crate::limits::TRAILER_BYTES_MAX;
@@ -34,9 +33,6 @@ use crate::outcome::{Cause, Failure};
 use crate::recorder::Shard;
 use crate::sys::block::Block;
 use crate::tls::handshake::Side;
-
-/// What a chunk adds to its data: a line of at most 16 digits, and two line ends.
-const CHUNK_OVERHEAD: usize = 20;
 
 /// How long the two directions of a stream may take.
 pub struct Pace {
@@ -96,230 +92,6 @@ impl Pace {
     #[must_use]
     pub fn stall_cause(&self) -> Cause {
         if now_ns() >= self.deadline_ns { Cause::UpstreamTimeout } else { Cause::UpstreamStalled }
-    }
-}
-
-/// Why the body of a request did not go over whole.
-#[derive(Debug)]
-pub enum UploadFault {
-    /// The client's doing.
-    Client(Failure),
-    /// The endpoint takes no more.
-    Upstream,
-    /// The response has ended; nobody wants the rest.
-    Stopped,
-}
-
-impl UploadFault {
-    /// As the failure of an exchange.
-    #[must_use]
-    pub fn failure(self) -> Failure {
-        match self {
-            Self::Client(failure) => failure,
-            Self::Upstream | Self::Stopped => Cause::UpstreamReset.into(),
-        }
-    }
-}
-
-/// The body of a request on its way to an endpoint.
-pub struct Upload {
-    incoming: RecvStream,
-    chunked: bool,
-    /// The body had its end at the head.
-    done: bool,
-    /// What did not fit behind the head.
-    held: Option<Bytes>,
-    bytes: u64,
-    most: u64,
-}
-
-/// What the client sends next.
-enum Next {
-    Data(Bytes),
-    End(Option<HeaderMap>),
-}
-
-impl Upload {
-    /// The body that comes by `incoming` and is framed as `body` says; refused beyond `most` bytes.
-    #[must_use]
-    pub fn new(incoming: RecvStream, body: &Body, most: u64) -> Self {
-        let (chunked, done) = (matches!(body, Body::Chunked(_)), body.is_done());
-        Self { incoming, chunked, done, held: None, bytes: 0, most }
-    }
-
-    /// Whether all of it has gone.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
-        self.done
-    }
-
-    /// Puts what has come already behind the head in `out`.
-    ///
-    /// # Errors
-    /// As [`Self::run`].
-    pub fn take_ready(&mut self, out: &mut Block) -> Result<(), UploadFault> {
-        while !self.done {
-            let mut context = Context::from_waker(Waker::noop());
-            let Poll::Ready(next) = self.poll_next(&mut context) else { return Ok(()) };
-            match next? {
-                Next::Data(data) if out.spare() >= data.len() + CHUNK_OVERHEAD => {
-                    self.push(&data, out)?;
-                    self.release(data.len());
-                }
-                Next::Data(data) => {
-                    self.held = Some(data);
-                    return Ok(());
-                }
-                Next::End(trailers) => {
-                    if !self.finish(trailers.as_ref(), out) {
-                        let detail = "the trailer section is too long";
-                        let failure = Failure::with(Cause::RequestMalformed, detail);
-                        return Err(UploadFault::Client(failure));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends the rest to `up`, until `stop` says that nobody wants it.
-    ///
-    /// # Errors
-    /// When it did not go over whole.
-    pub async fn run(
-        &mut self,
-        up: &Socket,
-        pace: &Pace,
-        stop: &Notify,
-    ) -> Result<(), UploadFault> {
-        while !self.done {
-            let held = self.held.take();
-            let next = match held {
-                Some(data) => Next::Data(data),
-                None => self.next(pace, stop).await?,
-            };
-            pace.moved();
-            up.receiving().postpone(pace.due_ns());
-            let (block, taken) = match &next {
-                Next::Data(data) if data.is_empty() => continue,
-                Next::Data(data) => {
-                    let mut block = Block::with_room(data.len() + CHUNK_OVERHEAD);
-                    self.push(data, &mut block)?;
-                    (block, data.len())
-                }
-                Next::End(trailers) => {
-                    let mut block = Block::small();
-                    if !self.finish(trailers.as_ref(), &mut block) {
-                        let failure = Failure::new(Cause::RequestMalformed);
-                        return Err(UploadFault::Client(failure));
-                    }
-                    (block, 0)
-                }
-            };
-            if up.send_until(block, pace.due_ns()).await.0.is_err() {
-                return Err(UploadFault::Upstream);
-            }
-            pace.moved();
-            up.receiving().postpone(pace.due_ns());
-            self.release(taken);
-        }
-        Ok(())
-    }
-
-    /// [`Self::run`] for a stream: frame by frame, without a copy.
-    ///
-    /// # Errors
-    /// When it did not go over whole.
-    pub async fn run_http2(
-        &mut self,
-        stream: &mut SendStream<Bytes>,
-        pace: &Pace,
-        stop: &Notify,
-    ) -> Result<(), UploadFault> {
-        while !self.done {
-            let next = self.next(pace, stop).await?;
-            pace.moved();
-            match next {
-                Next::Data(data) => {
-                    self.admit(data.len())?;
-                    let (count, ends) = (data.len(), self.incoming.is_end_stream());
-                    let sent = send_frame(stream, data, ends, pace).await;
-                    sent.map_err(|_| UploadFault::Upstream)?;
-                    self.release(count);
-                    self.done = ends;
-                }
-                Next::End(trailers) => {
-                    let ended = match trailers.map(translate::clean_trailers) {
-                        Some(trailers) => stream.send_trailers(trailers),
-                        None => stream.send_data(Bytes::new(), true),
-                    };
-                    ended.map_err(|_| UploadFault::Upstream)?;
-                    self.done = true;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Counts `count` bytes more.
-    fn admit(&mut self, count: usize) -> Result<(), UploadFault> {
-        self.bytes += count as u64;
-        if self.bytes > self.most {
-            return Err(UploadFault::Client(Cause::RequestBodyTooLarge.into()));
-        }
-        Ok(())
-    }
-
-    async fn next(&mut self, pace: &Pace, stop: &Notify) -> Result<Next, UploadFault> {
-        let next = pin!(poll_fn(|context| self.poll_next(context)));
-        let stopped = pin!(stop.wait());
-        let wanted = race::first(next, stopped);
-        match pace.timely(0, wanted).await {
-            Some(Either::Left(next)) => next,
-            Some(Either::Right(())) => Err(UploadFault::Stopped),
-            None => Err(UploadFault::Client(Cause::RequestTimeout.into())),
-        }
-    }
-
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Next, UploadFault>> {
-        let broken =
-            |error: h2::Error| UploadFault::Client(Failure::with(Cause::ClientReset, error));
-        match self.incoming.poll_data(context) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Some(data)) => return Poll::Ready(data.map(Next::Data).map_err(broken)),
-            Poll::Ready(None) => {}
-        }
-        self.incoming.poll_trailers(context).map(|trailers| trailers.map(Next::End).map_err(broken))
-    }
-
-    /// Writes `data` as the body is framed.
-    fn push(&mut self, data: &Bytes, out: &mut Block) -> Result<(), UploadFault> {
-        self.admit(data.len())?;
-        if data.is_empty() {
-            return Ok(());
-        }
-        let mut writer = Writer::new(out);
-        if self.chunked {
-            writer.bytes(format!("{:x}\r\n", data.len()).as_bytes());
-        }
-        writer.bytes(data);
-        if self.chunked {
-            writer.bytes(b"\r\n");
-        }
-        debug_assert!(writer.finish().is_ok(), "room was made for it");
-        Ok(())
-    }
-
-    /// Writes the end. False if the trailers do not fit.
-    fn finish(&mut self, trailers: Option<&HeaderMap>, out: &mut Block) -> bool {
-        self.done = true;
-        !self.chunked || translate::write_trailers(trailers, out)
-    }
-
-    /// Lets the client send as much again.
-    fn release(&mut self, count: usize) {
-        // Fails only for a stream that is over.
-        let _ = self.incoming.flow_control().release_capacity(count);
     }
 }
 

@@ -9,6 +9,8 @@
 //! - A new connection is made only when all others to the endpoint are at the limit that its
 //!   SETTINGS state, or leave.
 //! - A connection is used only under the policy (identity, roots) that it was made under.
+//! - A stream that stands still holds up no other: the windows of all streams fit into that of
+//!   their connection, unless the file says otherwise.
 //! - One that is silent is asked by PING, one that is idle is closed, one that leaves (GOAWAY) gets
 //!   no new streams; its own go on.
 //! - The endpoint's count of exchanges goes by streams.
@@ -35,7 +37,7 @@ use crate::io::deadlines::{Alarm, after};
 use crate::limits::HTTP2_SEND_BUFFER_BYTES;
 use crate::outcome::{Cause, Failure};
 use crate::tls::places::Places;
-use crate::upstream::{CONNECT_ATTEMPTS_MAX, Picked, Want, establish, pick};
+use crate::upstream::{CONNECT_ATTEMPTS_MAX, Picked, establish, pick};
 use crate::worker::{Snapshot, Worker};
 
 /// An endpoint under a policy.
@@ -156,7 +158,6 @@ pub async fn lease(
     snapshot: &Rc<Snapshot>,
     cluster: ClusterId,
     peer: &Peer,
-    want: Want,
     deadline_ns: u64,
 ) -> Result<Lease, Failure> {
     let mut avoid = None;
@@ -164,7 +165,7 @@ pub async fn lease(
     loop {
         let picked = pick(worker, snapshot, cluster, avoid)?;
         let key = (picked.slot.index(), picked.address, picked.policy());
-        let known = || worker.clients.find(&key).filter(|_| want != Want::Fresh);
+        let known = || worker.clients.find(&key);
         if let Some(client) = known() {
             worker.shard.upstream_reused.increment();
             return Ok(Lease::new(picked, client));
@@ -214,7 +215,7 @@ async fn open(
     builder
         .enable_push(false)
         .initial_window_size(limits.stream_window)
-        .initial_connection_window_size(limits.connection_window)
+        .initial_connection_window_size(limits.connection_bytes())
         .max_frame_size(limits.max_frame_size)
         .max_header_list_size(limits.max_header_list_size)
         .max_send_buffer_size(HTTP2_SEND_BUFFER_BYTES);

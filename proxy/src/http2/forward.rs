@@ -19,10 +19,11 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 
-use super::body::{Pace, RelayFault, Upload, UploadFault, send_frame};
+use super::body::{Pace, RelayFault, send_frame};
 use super::client::Lease;
 use super::stream::{Done, Fault};
-use super::translate;
+use super::upload::{Upload, UploadFault};
+use super::{grpc, translate};
 use crate::io::notify::Notify;
 use crate::io::race::{self, Either};
 use crate::outcome::{Cause, Failure};
@@ -43,6 +44,8 @@ pub struct Attempt<'a> {
     pub first_byte_ns: &'a Cell<u64>,
     /// Set when the client has reset its stream.
     pub client_gone: &'a Cell<bool>,
+    /// How a call of gRPC has ended, once that is known.
+    pub grpc_status: &'a Cell<Option<grpc::Status>>,
 }
 
 /// What the endpoint says next.
@@ -138,6 +141,9 @@ impl Attempt<'_> {
         let head = translate::pass_on(parts, self.date, self.edits).map_err(Fault::before)?;
         let started = |failure| Fault { failure, started: true, unanswered: false };
         let ends = body.is_end_stream();
+        if ends {
+            self.grpc_status.set(grpc::Status::of_fields(head.headers()));
+        }
         let sent = respond.send_response(head, ends);
         let gone = |error| started(Failure::with(Cause::ClientReset, error));
         let mut stream = sent.map_err(gone)?;
@@ -226,6 +232,7 @@ impl Attempt<'_> {
                 return Err((RelayFault::Upstream(failure), Reason::INTERNAL_ERROR));
             }
         };
+        self.grpc_status.set(trailers.as_ref().and_then(grpc::Status::of_fields));
         let ended = match trailers {
             Some(trailers) => stream.send_trailers(trailers),
             None => stream.send_data(Bytes::new(), true),

@@ -3,8 +3,8 @@
 //! ```text
 //! Socket ◀─▶ bridge ◀─▶ h2 ◀─▶ server ─▶ stream ─┬─▶ upstream (HTTP/1.1)
 //!              │                    │            └─▶ forward, client (HTTP/2) ◀─▶ h2 ◀─▶ bridge
-//!              └─ flood             ├─ translate: heads
-//!                                   └─ body: both directions, as windows open
+//!              └─ flood             ├─ head, translate, grpc: heads
+//!                                   └─ body, upload: both directions, as windows open
 //! ```
 //!
 //! # Not here
@@ -15,7 +15,10 @@ pub mod bridge;
 pub mod client;
 pub mod flood;
 pub mod forward;
+pub mod grpc;
+pub mod head;
 pub mod pulse;
 pub mod server;
 pub mod stream;
 pub mod translate;
+pub mod upload;

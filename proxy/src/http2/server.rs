@@ -38,10 +38,12 @@ use crate::io::race::{self, Either};
 use crate::io::socket::Socket;
 use crate::limits::{
     HTTP2_LOOK, HTTP2_PENDING_RESETS_MAX, HTTP2_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES,
+    STREAMS_BEFORE_TRIM,
 };
 use crate::outcome::{Cause, Failure};
 use crate::shared::Instance;
 use crate::sys::block::Block;
+use crate::sys::reused::Reused;
 use crate::worker::{Worker, guarded};
 
 type Incoming = (Request<RecvStream>, SendResponse<Bytes>);
@@ -57,6 +59,8 @@ pub struct Connection {
     /// Its bytes.
     pub line: Line,
     open: Cell<u32>,
+    /// Most streams at once since it was last quiet.
+    peak: Cell<u32>,
     /// When its last stream ended.
     quiet_ns: Cell<u64>,
 }
@@ -67,6 +71,7 @@ struct Guest(Rc<Connection>);
 impl Guest {
     fn new(connection: &Rc<Connection>) -> Self {
         connection.open.set(connection.open.get() + 1);
+        connection.peak.set(connection.peak.get().max(connection.open.get()));
         connection.worker.shard.http2.streams.increment();
         connection.worker.shard.http2.open.add(1);
         Self(Rc::clone(connection))
@@ -78,6 +83,12 @@ impl Drop for Guest {
         self.0.open.set(self.0.open.get() - 1);
         self.0.quiet_ns.set(now_ns());
         self.0.worker.shard.http2.open.add(-1);
+        if self.0.open.get() == 0 {
+            let peak = self.0.peak.replace(0) as usize;
+            if peak >= STREAMS_BEFORE_TRIM {
+                self.0.worker.lot.note_quiet(peak);
+            }
+        }
     }
 }
 
@@ -102,8 +113,8 @@ pub async fn serve(
 ) {
     let alarm = socket.alarm(&worker.deadlines);
     let (io, line) = bridge::open(socket, early, Watch::of_client());
-    let (open, quiet_ns) = (Cell::new(0), Cell::new(now_ns()));
-    let connection = Rc::new(Connection { worker, peer, instance, line, open, quiet_ns });
+    let (open, peak, quiet_ns) = (Cell::new(0), Cell::new(0), Cell::new(now_ns()));
+    let connection = Rc::new(Connection { worker, peer, instance, line, open, peak, quiet_ns });
     connection.worker.shard.http2.connections.increment();
     let limits = connection.limits();
     match shake(&connection, io, &alarm, &limits).await {
@@ -123,7 +134,7 @@ async fn shake(
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(limits.stream_window)
-        .initial_connection_window_size(limits.connection_window)
+        .initial_connection_window_size(limits.connection_bytes())
         .max_concurrent_streams(limits.max_concurrent_streams)
         .max_frame_size(limits.max_frame_size)
         .max_header_list_size(limits.max_header_list_size)
@@ -233,8 +244,7 @@ impl<'a> Life<'a> {
         let connection = Rc::clone(self.connection);
         monoio::spawn(async move {
             let worker = Rc::clone(&connection.worker);
-            // On the heap once: what a stream is made of is large.
-            let served = Box::pin(stream::serve(connection, request, respond));
+            let served = Reused::pin(stream::serve(connection, request, respond));
             guarded(&worker, pin!(served)).await;
             drop(guest);
         });

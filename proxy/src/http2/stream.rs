@@ -30,12 +30,13 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::request::Parts;
 use http::{Request, Response};
-use ringway_router::{ClusterProtocol, ListenerId, Mtls, Rule};
+use ringway_router::{ListenerId, Mtls, Rule};
 use ringway_stats::clock::now_ns;
 
-use super::body::{Pace, Relay, RelayFault, Upload, UploadFault, send_bytes};
+use super::body::{Pace, Relay, RelayFault, send_bytes};
 use super::server::Connection;
-use super::translate;
+use super::upload::{Upload, UploadFault};
+use super::{grpc, translate};
 use crate::http1::answer;
 use crate::http1::body::Body;
 use crate::http1::compose::{Overflow, Persistence};
@@ -51,6 +52,7 @@ use crate::limits::{HTTP2_SEND_STALL, INTERIM_RESPONSES_MAX};
 use crate::outcome::{Cause, Failure};
 use crate::recorder::Outcome;
 use crate::sys::block::Block;
+use crate::sys::reused::Reused;
 use crate::upstream::{self, Want};
 use crate::worker::Snapshot;
 
@@ -67,21 +69,22 @@ pub async fn serve(
         return;
     };
     let (parts, incoming) = request.into_parts();
-    let is_grpc = translate::is_grpc(&parts.headers);
+    let is_grpc = grpc::is_grpc(&parts.headers);
     let exchange = Exchange {
         connection: &connection,
         snapshot,
         listener,
         started_ns,
         is_grpc,
-        call_timeout: translate::grpc_timeout(&parts.headers).filter(|_| is_grpc),
+        call_timeout: grpc::timeout(&parts.headers).filter(|_| is_grpc),
         sent_ns: Cell::new(0),
         first_byte_ns: Cell::new(0),
         attempts: Cell::new(0),
         endpoint: Cell::new(None),
         client_gone: Cell::new(false),
+        grpc_status: Cell::new(None),
     };
-    exchange.run(&parts, incoming, respond).await;
+    exchange.run(parts, incoming, respond).await;
 }
 
 struct Exchange<'a> {
@@ -97,6 +100,8 @@ struct Exchange<'a> {
     attempts: Cell<u32>,
     endpoint: Cell<Option<std::net::SocketAddr>>,
     client_gone: Cell<bool>,
+    /// How the call has ended, as the endpoint says.
+    grpc_status: Cell<Option<grpc::Status>>,
 }
 
 /// A response that went over whole.
@@ -133,18 +138,23 @@ enum Step {
 }
 
 impl Exchange<'_> {
-    async fn run(&self, parts: &Parts, incoming: RecvStream, respond: SendResponse<Bytes>) {
+    async fn run(&self, parts: Parts, incoming: RecvStream, respond: SendResponse<Bytes>) {
         let mut respond = respond;
         let ended = incoming.is_end_stream();
         let mut out = Block::small();
-        let mut plan = self.decide(parts, ended, &mut out);
+        let mut plan = self.decide(&parts, ended, &mut out);
         if plan.is_err() {
             out = Block::large();
-            plan = self.decide(parts, ended, &mut out);
+            plan = self.decide(&parts, ended, &mut out);
         }
         match plan {
             Ok(Plan::Forward(forward)) => {
-                self.forward(&forward, incoming, &mut respond, out).await;
+                // On its own: what only HTTP/1.1 needs is large.
+                Reused::pin(self.forward(&forward, incoming, &mut respond, out)).await;
+            }
+            Ok(Plan::Stream(forward, head)) => {
+                drop(out);
+                self.forward_http2(forward, *head, parts.headers, incoming, &mut respond).await;
             }
             Ok(Plan::Answer(answered)) => {
                 let to_head = parts.method == http::Method::HEAD;
@@ -180,6 +190,7 @@ impl Exchange<'_> {
             peer,
             closing: false,
             behind: b"",
+            uri: Some(&parts.uri),
         };
         plan::decide(&context, &head, out)
     }
@@ -222,7 +233,7 @@ impl Exchange<'_> {
         respond: &mut SendResponse<Bytes>,
     ) {
         if self.is_grpc {
-            let _ = respond.send_response(translate::grpc_failure(failure), true);
+            let _ = respond.send_response(grpc::failure(failure), true);
             return;
         }
         let date = self.connection.worker.date.now();
@@ -262,6 +273,14 @@ impl Exchange<'_> {
         );
     }
 
+    /// How a call has ended.
+    fn call_status(&self, cause: Option<Cause>) -> grpc::Status {
+        match cause {
+            Some(cause) => grpc::Status::of_cause(cause),
+            None => self.grpc_status.get().unwrap_or(grpc::Status::NONE),
+        }
+    }
+
     fn record(&self, route: u32, cluster: Option<u32>, status: u16, cause: Option<Cause>) {
         let upstream_ns = self.first_byte_ns.get().saturating_sub(self.sent_ns.get());
         self.connection.worker.shard.record(&Outcome {
@@ -273,6 +292,7 @@ impl Exchange<'_> {
             total_ns: now_ns().saturating_sub(self.started_ns),
             upstream_ns: if self.first_byte_ns.get() == 0 { 0 } else { upstream_ns },
             attempts: self.attempts.get(),
+            grpc: self.is_grpc.then(|| self.call_status(cause)),
         });
     }
 
@@ -290,10 +310,6 @@ impl Exchange<'_> {
         let pace = self.connection.pace(rule.idle_timeout(), deadline_ns);
         let most = rule.max_request_body().unwrap_or(u64::MAX);
         let mut upload = Upload::new(incoming, &forward.body, most);
-        let cluster = self.snapshot.running.table.cluster(forward.cluster);
-        if cluster.protocol == ClusterProtocol::Http2 {
-            return self.forward_http2(forward, upload, respond, &out, &pace).await;
-        }
         if let Err(fault) = upload.take_ready(&mut out) {
             return self.fail(forward, &fault.failure(), respond).await;
         }

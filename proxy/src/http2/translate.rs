@@ -1,8 +1,7 @@
 //! Between the heads of HTTP/1.1 and those of HTTP/2 (RFC 9113 section 8).
 //!
-//! Requests of either version are decided by the same code over a [`RequestHead`], and what goes
-//! out is composed once, as HTTP/1.1. Where the other side speaks HTTP/2, that is translated field
-//! by field.
+//! Requests of either version are decided by the same code over a [`RequestHead`]. What goes out to
+//! an endpoint of HTTP/2 is made by `head`; responses are translated here, field by field.
 //!
 //! # Invariants
 //! - Names are in lower case; nothing that is about a connection crosses.
@@ -11,13 +10,9 @@
 //! # Not here
 //! Streams, bodies.
 
-use std::time::Duration;
-
-use http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS, TE,
-};
+use http::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use ringway_router::{Field, HeaderEdits};
 
 use crate::http1::body::Body;
@@ -74,52 +69,6 @@ fn push<'b>(fields: &mut Fields<'b>, name: &'b str, value: &'b [u8]) -> Result<(
     fields.try_push(Field { name, value }).map_err(|_| RequestFault::TooManyFields)
 }
 
-/// A request that was composed as HTTP/1.1, for an endpoint of HTTP/2.
-///
-/// # Errors
-/// When HTTP/2 cannot carry it.
-pub fn to_request(composed: &[u8], secure: bool) -> Result<Request<()>, Failure> {
-    let end = memchr::memmem::find(composed, b"\r\n\r\n").map_or(composed.len(), |at| at + 4);
-    let mut fields = Fields::new_const();
-    let head = request::parse(&composed[..end], &mut fields)
-        .map_err(|fault| Failure::with(Cause::Internal, fault))?;
-    let forwarded = head.dropped & !head.forwarding;
-    let mut headers = HeaderMap::with_capacity(head.fields.len() + 1);
-    for (index, field) in head.fields.iter().enumerate() {
-        if forwarded & (1 << index) == 0 {
-            let (name, value) = entry(field.name, field.value)?;
-            headers.append(name, value);
-        }
-    }
-    if let Body::Length(length) = head.body {
-        headers.insert(CONTENT_LENGTH, length.into());
-    } else if head.body.is_done() && request::had_length(head.fields) {
-        headers.insert(CONTENT_LENGTH, 0.into());
-    }
-    if head.wants_trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-    if let Some(left) = head.max_forwards {
-        headers.insert(MAX_FORWARDS, left.into());
-    }
-    let target =
-        head.query.map_or_else(|| head.path.to_owned(), |query| format!("{}?{query}", head.path));
-    let unfit = |_| Failure::with(Cause::RequestMalformed, "HTTP/2 cannot carry the target");
-    let uri = http::Uri::builder()
-        .scheme(if secure { "https" } else { "http" })
-        .authority(head.host)
-        .path_and_query(target)
-        .build()
-        .map_err(unfit)?;
-    let mut request = Request::new(());
-    *request.method_mut() = http::Method::from_bytes(head.method.as_bytes())
-        .map_err(|_| Failure::new(Cause::RequestMalformed))?;
-    *request.uri_mut() = uri;
-    *request.version_mut() = http::Version::HTTP_2;
-    *request.headers_mut() = headers;
-    Ok(request)
-}
-
 /// A final response of an endpoint of HTTP/2 as the client gets it.
 ///
 /// # Errors
@@ -160,43 +109,6 @@ pub fn clean_trailers(mut fields: HeaderMap) -> HeaderMap {
     }
     fields
 }
-
-/// The time that `grpc-timeout` gives a call.
-#[must_use]
-pub fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if number.is_empty() || number.len() > 8 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let number: u64 = number.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(number * 3600),
-        "M" => Duration::from_secs(number * 60),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return None,
-    })
-}
-
-/// What is `left` of a call's time, for the next hop: in at most eight digits, never more.
-#[must_use]
-pub fn grpc_timeout_value(left: Duration) -> HeaderValue {
-    let fits = |number: u128| number < 100_000_000;
-    let text = if fits(left.as_micros()) {
-        format!("{}u", left.as_micros())
-    } else if fits(left.as_millis()) {
-        format!("{}m", left.as_millis())
-    } else {
-        format!("{}S", left.as_secs().min(99_999_999))
-    };
-    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("0u"))
-}
-
-/// The field that says how long a call may take.
-pub const GRPC_TIMEOUT: &str = "grpc-timeout";
 
 /// A final or interim response for HTTP/2. `date` is put in if the origin did not date it.
 ///
@@ -297,48 +209,10 @@ pub fn write_trailers(fields: Option<&HeaderMap>, out: &mut Block) -> bool {
     writer.finish().is_ok()
 }
 
-/// Whether a request or a response is one of gRPC.
-#[must_use]
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let rest = value.strip_prefix(b"application/grpc");
-    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-}
-
-/// A failure as gRPC says it: a response of trailers only, with the status of the code that fits
-/// the cause.
-#[must_use]
-pub fn grpc_failure(failure: &Failure) -> Response<()> {
-    let code = match failure.cause.status() {
-        404 => 12,
-        499 => 1,
-        502 | 503 | 429 => 14,
-        504 => 4,
-        _ => 13,
-    };
-    let text = format!("ringway: {failure}");
-    let mut message = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        // The percent-encoding of gRPC: what is printable and no percent sign stays.
-        if (b' '..=b'~').contains(&byte) && byte != b'%' {
-            message.push(char::from(byte));
-        } else {
-            message.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    let mut response = Response::new(());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(code));
-    if let Ok(message) = HeaderValue::from_str(&message) {
-        headers.insert("grpc-message", message);
-    }
-    headers.insert("ringway-cause", HeaderValue::from_static(failure.cause.label()));
-    response
-}
-
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
 
     fn parts(request: http::request::Builder) -> Parts {
@@ -442,62 +316,5 @@ mod tests {
         assert_eq!(out.data(), b"0\r\ngrpc-status: 0\r\n\r\n");
         assert!(trailers(b"\r\n").unwrap().is_none());
         assert!(trailers(b"a b\r\n\r\n").is_err());
-    }
-
-    #[test]
-    fn failures_have_their_code_in_grpc() {
-        let failure = Failure::with(Cause::ConnectFailed, "10.0.0.1: caf\u{e9} 5%");
-        let response = grpc_failure(&failure);
-        assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["grpc-status"], "14");
-        let message = response.headers()["grpc-message"].to_str().unwrap();
-        assert!(message.ends_with("caf%C3%A9 5%25"), "{message}");
-        let code = |cause: Cause| grpc_failure(&cause.into()).headers()["grpc-status"].clone();
-        assert_eq!(code(Cause::UpstreamTimeout), "4");
-        assert_eq!(code(Cause::NoRoute), "12");
-    }
-
-    #[test]
-    fn what_was_composed_for_http_1_is_understood_for_http_2() {
-        let composed = b"POST /a/b?c=d HTTP/1.1\r\nHost: x.example:8\r\nContent-Type: a/b\r\n\
-                         Transfer-Encoding: chunked\r\nX-Forwarded-For: 10.0.0.1\r\n\
-                         Connection: TE\r\nTE: trailers\r\n\r\n";
-        let request = to_request(composed, true).unwrap();
-        assert_eq!(request.uri(), "https://x.example:8/a/b?c=d");
-        assert_eq!(request.method(), "POST");
-        let headers = request.headers();
-        assert_eq!((headers.len(), &headers["te"]), (3, &HeaderValue::from_static("trailers")));
-        assert_eq!(headers["x-forwarded-for"], "10.0.0.1");
-        let composed = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n";
-        assert_eq!(to_request(composed, false).unwrap().headers()["content-length"], "7");
-    }
-
-    #[test]
-    fn a_calls_time_is_read_and_never_grows() {
-        let read = |text: &'static str| {
-            let value = HeaderValue::from_static(text);
-            grpc_timeout(&HeaderMap::from_iter([(HeaderName::from_static(GRPC_TIMEOUT), value)]))
-        };
-        assert_eq!(read("1H"), Some(Duration::from_secs(3600)));
-        assert_eq!(read("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(read("99999999n"), Some(Duration::from_nanos(99_999_999)));
-        for bad in ["", "m", "1", "1x", "123456789S", "-1S", "1.5S"] {
-            assert_eq!(read(bad), None, "{bad}");
-        }
-        let seconds = Duration::from_secs;
-        assert_eq!(grpc_timeout_value(Duration::from_micros(1_500)), "1500u");
-        assert_eq!(grpc_timeout_value(seconds(99) + Duration::from_nanos(999)), "99000000u");
-        assert_eq!(grpc_timeout_value(seconds(100)), "100000m");
-        assert_eq!(grpc_timeout_value(seconds(1_000_000)), "1000000S");
-    }
-
-    #[test]
-    fn grpc_is_known_by_its_type() {
-        let is = |value: &'static str| {
-            is_grpc(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(value))]))
-        };
-        assert!(is("application/grpc") && is("application/grpc+proto") && is("application/grpc;x"));
-        assert!(!is("application/grpc-web") && !is("text/plain"));
-        assert!(!is_grpc(&HeaderMap::new()));
     }
 }

@@ -11,4 +11,5 @@
 pub mod alloc;
 pub mod block;
 pub mod mapped;
+pub mod reused;
 pub mod stream;

@@ -51,7 +51,7 @@ pub struct Lot {
     parked: RefCell<Slab<Parked>>,
     /// When to look for connections that are due, at the latest.
     look_ns: Cell<u64>,
-    /// Connections parked since free memory was last given back.
+    /// Connections and streams that have gone quiet since free memory was last given back.
     since_trim: Cell<usize>,
     trim_ns: Cell<u64>,
 }
@@ -86,18 +86,20 @@ impl Lot {
         }
         entry.insert(Parked { idle, guest });
         self.look_ns.set(self.look_ns.get().min(due_ns));
-        self.note_for_trim();
-        self.alarm.hasten(self.next_ns());
+        self.note_quiet(1);
     }
 
+    /// Notes that `count` connections or streams have gone quiet.
+    ///
     /// Free memory lies scattered among what connections still need, and the allocator returns it
     /// only when told to. When many have gone quiet and no more do, that is worth a walk through
     /// its lists.
-    fn note_for_trim(&self) {
-        self.since_trim.set(self.since_trim.get() + 1);
+    pub fn note_quiet(&self, count: usize) {
+        self.since_trim.set(self.since_trim.get() + count);
         if self.since_trim.get() >= PARKED_BEFORE_TRIM {
             self.trim_ns.set(after(now_ns(), TRIM_DELAY));
         }
+        self.alarm.hasten(self.next_ns());
     }
 
     fn next_ns(&self) -> u64 {

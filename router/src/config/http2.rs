@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::canonical::milliseconds;
+use super::canonical::{is_default, milliseconds};
 use super::check::{At, Checker};
 use super::decode::{Reader, set};
 use super::{scalars, schema};
@@ -15,7 +15,9 @@ const KIB: u32 = 1024;
 /// memory than a sidecar has).
 const WINDOWS: (u32, u32) = (KIB, 64 * KIB * KIB);
 /// The window of a connection cannot be made smaller than it is at first (RFC 9113 section 6.9.2).
-const CONNECTION_WINDOW_MIN: u32 = 65_535;
+const CONNECTION_WINDOWS: (u32, u32) = (65_535, 1024 * KIB * KIB);
+/// Largest window (RFC 9113 section 6.9.1).
+const WINDOW_MAX: u32 = (1 << 31) - 1;
 /// Limits of frames (RFC 9113 section 4.2 allows 2^24 - 1 at most).
 const FRAMES: (u32, u32) = (16 * KIB, KIB * KIB);
 /// Limits of header lists: more is refused for HTTP/1.1, too.
@@ -32,13 +34,15 @@ pub struct Http2Config {
     #[serde(skip_serializing_if = "streams_is_default")]
     pub max_concurrent_streams: u32,
     /// Bytes of one stream that the other side may send before somebody takes them. Default
-    /// 256 KiB, 1 KiB to 64 MiB. Raising it makes one fast transfer faster over a long way.
+    /// 64 KiB, 1 KiB to 64 MiB. Raising it makes one transfer faster over a long way (as many bytes
+    /// for each round trip), and lets each stalled stream hold that much memory.
     #[serde(skip_serializing_if = "stream_window_is_default")]
     pub stream_window: u32,
-    /// And of all streams of a connection: the memory that a peer can fill. Default 4 MiB, at least
-    /// 65535 bytes and `stream_window`, at most 64 MiB.
-    #[serde(skip_serializing_if = "connection_window_is_default")]
-    pub connection_window: u32,
+    /// And of all streams of a connection: the memory that a peer can fill. Default: room for the
+    /// windows of all streams, so that stalled ones never hold up the others. At least 65535 bytes
+    /// and `stream_window`, at most 1 GiB. Lowering it bounds memory at that price.
+    #[serde(skip_serializing_if = "is_default")]
+    pub connection_window: Option<u32>,
     /// Longest frame that is taken. Default 16 KiB, at most 1 MiB.
     #[serde(skip_serializing_if = "frame_is_default")]
     pub max_frame_size: u32,
@@ -60,13 +64,20 @@ impl Http2Config {
     /// What holds where the file says nothing.
     pub const DEFAULT: Self = Self {
         max_concurrent_streams: 250,
-        stream_window: 256 * KIB,
-        connection_window: 4 * KIB * KIB,
+        stream_window: 64 * KIB,
+        connection_window: None,
         max_frame_size: 16 * KIB,
         max_header_list_size: 64 * KIB,
         ping_interval: Duration::from_secs(10),
         ping_timeout: Duration::from_secs(3),
     };
+
+    /// Bytes that a peer may send ahead on all streams of a connection.
+    #[must_use]
+    pub fn connection_bytes(&self) -> u32 {
+        let all = self.max_concurrent_streams.saturating_mul(self.stream_window);
+        self.connection_window.unwrap_or(all.clamp(CONNECTION_WINDOWS.0, WINDOW_MAX))
+    }
 }
 
 impl Default for Http2Config {
@@ -81,10 +92,6 @@ fn streams_is_default(value: &u32) -> bool {
 
 fn stream_window_is_default(value: &u32) -> bool {
     *value == Http2Config::DEFAULT.stream_window
-}
-
-fn connection_window_is_default(value: &u32) -> bool {
-    *value == Http2Config::DEFAULT.connection_window
 }
 
 fn frame_is_default(value: &u32) -> bool {
@@ -110,7 +117,7 @@ pub(super) fn decode<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Http2Config 
             set(&mut http2.max_concurrent_streams, r.number(node, u32::MAX));
         }
         "stream_window" => set(&mut http2.stream_window, bytes(r, node)),
-        "connection_window" => set(&mut http2.connection_window, bytes(r, node)),
+        "connection_window" => http2.connection_window = bytes(r, node),
         "max_frame_size" => set(&mut http2.max_frame_size, bytes(r, node)),
         "max_header_list_size" => set(&mut http2.max_header_list_size, bytes(r, node)),
         "ping_interval" => set(&mut http2.ping_interval, r.timeout(node)),
@@ -133,9 +140,11 @@ pub(super) fn check(c: &mut Checker<'_, '_>, at: &At<'_>, http2: &Http2Config, s
     }
     within(c, &at.field("max_concurrent_streams"), http2.max_concurrent_streams, STREAMS, "");
     within(c, &at.field("stream_window"), http2.stream_window, WINDOWS, " bytes");
-    let least = http2.stream_window.clamp(CONNECTION_WINDOW_MIN, WINDOWS.1);
-    let field = at.field("connection_window");
-    within(c, &field, http2.connection_window, (least, WINDOWS.1), " bytes");
+    if let Some(window) = http2.connection_window {
+        let least = http2.stream_window.clamp(CONNECTION_WINDOWS.0, CONNECTION_WINDOWS.1);
+        let field = at.field("connection_window");
+        within(c, &field, window, (least, CONNECTION_WINDOWS.1), " bytes");
+    }
     within(c, &at.field("max_frame_size"), http2.max_frame_size, FRAMES, " bytes");
     let field = at.field("max_header_list_size");
     within(c, &field, http2.max_header_list_size, HEADER_LISTS, " bytes");

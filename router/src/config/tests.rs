@@ -551,8 +551,11 @@ fn limits_of_http_2_are_within_what_is_sensible() {
     let refused = [
         ("max_concurrent_streams: 0", "must be from 1 to 10000"),
         ("stream_window: 1023", "must be from 1024 to 67108864 bytes"),
-        ("stream_window: 5MiB", "must be from 5242880 to 67108864 bytes"),
-        ("connection_window: 65534", "must be from 262144 to 67108864 bytes"),
+        (
+            "stream_window: 5MiB, connection_window: 1MiB",
+            "must be from 5242880 to 1073741824 bytes",
+        ),
+        ("connection_window: 65534", "must be from 65536 to 1073741824 bytes"),
         ("max_frame_size: 16383", "must be from 16384 to 1048576 bytes"),
         ("max_header_list_size: 1GiB", "must be from 1024 to 65536 bytes"),
         ("ping_interval: 999ms", "must be at least 1 s"),
@@ -561,6 +564,10 @@ fn limits_of_http_2_are_within_what_is_sensible() {
     for (limits, message) in refused {
         assert_eq!(of("http2", limits), [message], "{limits}");
     }
+    let default = super::http2::Http2Config::DEFAULT;
+    assert_eq!(default.connection_bytes(), 250 * 65_536, "room for all streams");
+    let large = super::http2::Http2Config { stream_window: 64 << 20, ..default };
+    assert_eq!(large.connection_bytes(), (1 << 31) - 1);
     let cluster = "{name: c, http2: {stream_window: 1MiB}}";
     let found = problems(&format!("clusters:\n- {cluster}\n"));
     assert!(

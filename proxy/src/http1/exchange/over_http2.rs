@@ -25,19 +25,20 @@ use crate::http1::plan::Forward;
 use crate::http1::request::Fields;
 use crate::http1::response::ResponseHead;
 use crate::http1::scan::{Scan, Scanner};
-use crate::http2::body::{Pace, UploadFault, send_frame};
+use crate::http2::body::{Pace, send_frame};
 use crate::http2::client::{self, Lease};
+use crate::http2::head::Composed;
 use crate::http2::stream::Fault;
 use crate::http2::translate;
+use crate::http2::upload::UploadFault;
 use crate::io::deadlines::Expiry;
 use crate::io::notify::Notify;
 use crate::io::race::{self, Either};
 use crate::io::socket::{Arrival, Socket};
-use crate::limits::TRAILER_BYTES_MAX;
+use crate::limits::{HTTP2_REPEATS_MAX, TRAILER_BYTES_MAX};
 use crate::outcome::{Cause, Failure};
 use crate::sys::block::Block;
 use crate::tls::handshake::Side;
-use crate::upstream::Want;
 
 /// What a chunk adds to its data.
 const CHUNK_OVERHEAD: usize = 20;
@@ -67,8 +68,13 @@ enum Said {
 }
 
 impl Exchange<'_> {
-    /// Sends the request to a cluster of HTTP/2. `out` has its head, `input` what came behind that.
-    pub(super) async fn forward_http2(&self, forward: Forward, input: Block, out: Block) -> Flow {
+    /// Sends the request of `head` to a cluster of HTTP/2. `input` has what came behind it.
+    pub(super) async fn forward_http2(
+        &self,
+        forward: Forward,
+        head: Composed,
+        input: Block,
+    ) -> Flow {
         let worker = &self.connection.worker;
         let down = &self.connection.socket;
         let deadline_ns = self.deadline_ns(&forward);
@@ -76,15 +82,15 @@ impl Exchange<'_> {
         let pace = Pace::new(down, &worker.deadlines, idle, deadline_ns);
         let secure = self.snapshot.running.credentials.cluster(forward.cluster).is_some();
         let mut upload = Upload::new(down, &forward, input);
+        let request = match head.into_request(http::HeaderMap::new(), secure) {
+            Ok(request) => request,
+            Err(failure) => return self.fail(&forward, &failure, upload.rest()).await,
+        };
         let bodiless = upload.done.get();
-        let mut want = Want::Any;
+        let mut repeats = 0;
         loop {
-            let request = match translate::to_request(out.data(), secure) {
-                Ok(request) => request,
-                Err(failure) => return self.fail(&forward, &failure, upload.rest()).await,
-            };
             let (snapshot, peer) = (&self.snapshot, &self.connection.peer);
-            let leased = client::lease(worker, snapshot, forward.cluster, peer, want, deadline_ns);
+            let leased = client::lease(worker, snapshot, forward.cluster, peer, deadline_ns);
             let lease = match leased.await {
                 Ok(lease) => lease,
                 Err(failure) => return self.fail(&forward, &failure, upload.rest()).await,
@@ -92,13 +98,13 @@ impl Exchange<'_> {
             self.progress.attempts.set(self.progress.attempts.get() + 1);
             self.progress.endpoint.set(Some(lease.address()));
             self.progress.sent_ns.set(now_ns());
-            let result = self.attempt(&forward, &lease, request, &mut upload, &pace).await;
+            let result = self.attempt(&forward, &lease, request.clone(), &mut upload, &pace).await;
             drop(lease);
             let failure = match result {
                 Ok(done) => return self.finish_http2(&forward, &done, upload).await,
-                Err(fault) if fault.unanswered && bodiless && want != Want::Fresh => {
+                Err(fault) if fault.unanswered && bodiless && repeats < HTTP2_REPEATS_MAX => {
                     worker.shard.retries.increment();
-                    want = Want::Fresh;
+                    repeats += 1;
                     continue;
                 }
                 Err(fault) => fault,
