@@ -13,6 +13,8 @@ FUZZ_SECONDS ?= 600
 SOAK_ROUNDS ?= 100
 # Seconds for which the soak rotates certificates under load, on each backend.
 SOAK_ROTATION_SECONDS ?= 600
+# Seconds for which the soak opens and gives up HTTP/2 streams, on both backends at once.
+SOAK_STREAMS_SECONDS ?= 3600
 # Scenarios of `make bench`, for example SCENARIO=h1-small,tcp-16m; none means all.
 SCENARIO ?=
 # Options for the comparisons, for example: make bench-smoke ARGS='--rounds 12'
@@ -79,6 +81,8 @@ soak: build ## Load both backends in turn for a long time; any failed request fa
 		cargo test --locked -p ringway --test e2e reloads_under_load -- --nocapture
 	RINGWAY_BIN=$(abspath $(bin))/ringway RINGWAY_ROTATION_SECONDS=$(SOAK_ROTATION_SECONDS) \
 		cargo test --locked -p ringway --test e2e leaves_and_roots_rotate -- --nocapture
+	RINGWAY_BIN=$(abspath $(bin))/ringway RINGWAY_STREAMS_SECONDS=$(SOAK_STREAMS_SECONDS) \
+		cargo test --locked -p ringway --test e2e streams_that_are_given_up -- --nocapture
 	$(bin)/ringway-bench compare --no-record --rounds $(SOAK_ROUNDS) --seconds 10 \
 		--peers ringway-epoll --only h1-small,h1-16m,tcp-16m,idle-9000,routes-100k
 

@@ -131,8 +131,9 @@ pub const HTTP2_SEND_STALL: Duration = Duration::from_secs(30);
 pub const HTTP2_SILENCE: Duration = Duration::from_secs(3600);
 /// What waits to be sent on one stream.
 pub const HTTP2_SEND_BUFFER_BYTES: usize = 64 * 1024;
-/// Streams that were reset, by either side, and are still remembered; more end the connection.
-pub const HTTP2_RESETS_MAX: usize = 100;
+/// Streams that we have reset and remember for a second, about 0.5 KiB each: what still comes for
+/// them is ignored. For more of them it is answered with another reset.
+pub const HTTP2_RESETS_MAX: usize = 1000;
 /// Streams that the client reset before they were looked at (CVE-2023-44487); more end it, too.
 pub const HTTP2_PENDING_RESETS_MAX: usize = 50;
 /// Pieces of memory for streams that a worker keeps (512 KiB with 4 KiB each).
@@ -149,8 +150,11 @@ pub const HTTP2_LOOK: Duration = Duration::from_secs(1);
 pub const CONTROL_FRAMES_MAX: u32 = 1000;
 /// Frames without a byte that end nothing, in 10 s.
 pub const EMPTY_FRAMES_MAX: u32 = 1000;
-/// RST_STREAM in 10 s: a client that gives up a hundred requests each second, for long.
+/// RST_STREAM in 10 s, or three for each four requests: a client that gives up a hundred requests
+/// each second, for long, and nearly all that it makes.
 pub const RESET_FRAMES_MAX: u32 = 1000;
+/// Streams that we have to reset for what their client did, in 10 s (CVE-2025-8671).
+pub const PROVOKED_RESETS_MAX: u32 = 1000;
 /// WINDOW_UPDATE in 10 s: one for each KiB of 1 Gbit/s.
 pub const WINDOW_FRAMES_MAX: u32 = 1_000_000;
 

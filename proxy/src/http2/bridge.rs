@@ -62,6 +62,8 @@ struct Wire {
     /// When something was last received.
     heard_ns: Cell<u64>,
     watch: RefCell<Watch>,
+    /// Sees what is sent to a client.
+    own_watch: Option<RefCell<Watch>>,
     flood: Cell<Option<Flood>>,
 }
 
@@ -73,9 +75,14 @@ pub struct Io(Rc<Wire>);
 pub struct Line(Rc<Wire>);
 
 /// Starts to move the bytes of `socket`, of which `early` have come already. `watch` sees every
-/// frame header of the peer.
+/// frame header of the peer, `own_watch` ours.
 #[must_use]
-pub fn open(socket: Socket, early: Option<Block>, watch: Watch) -> (Io, Line) {
+pub fn open(
+    socket: Socket,
+    early: Option<Block>,
+    watch: Watch,
+    own_watch: Option<Watch>,
+) -> (Io, Line) {
     let early = early.filter(|block| !block.is_empty());
     let has_early = early.is_some();
     let wire = Rc::new(Wire {
@@ -93,6 +100,7 @@ pub fn open(socket: Socket, early: Option<Block>, watch: Watch) -> (Io, Line) {
         read_to_the_end: Notify::default(),
         heard_ns: Cell::new(now_ns()),
         watch: RefCell::new(watch),
+        own_watch: own_watch.map(RefCell::new),
         flood: Cell::default(),
     });
     monoio::spawn(read(Rc::clone(&wire), has_early));
@@ -265,6 +273,11 @@ impl Io {
             let count = slice.len().min(block.spare());
             let fits = block.push(&slice[..count]);
             debug_assert!(fits, "the count was measured");
+            if let Some(watch) = &wire.own_watch
+                && let Some(flood) = watch.borrow_mut().see(&slice[..count], now_ns())
+            {
+                wire.flood.set(Some(flood));
+            }
             total += count;
             if count < slice.len() {
                 break;

@@ -34,7 +34,7 @@ use super::flood::Watch;
 use super::pulse::Pulse;
 use crate::connection::Peer;
 use crate::io::deadlines::{Alarm, after};
-use crate::limits::HTTP2_SEND_BUFFER_BYTES;
+use crate::limits::{HTTP2_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES};
 use crate::outcome::{Cause, Failure};
 use crate::tls::places::Places;
 use crate::upstream::{CONNECT_ATTEMPTS_MAX, Picked, establish, pick};
@@ -209,7 +209,7 @@ async fn open(
 ) -> Result<Lease, Failure> {
     let socket = establish(worker, &picked, peer, deadline_ns).await?;
     let alarm = socket.alarm(&worker.deadlines);
-    let (io, line) = bridge::open(socket, None, Watch::of_server());
+    let (io, line) = bridge::open(socket, None, Watch::of_server(), None);
     let limits = picked.cluster().http2;
     let mut builder = h2::client::Builder::new();
     builder
@@ -218,6 +218,9 @@ async fn open(
         .initial_connection_window_size(limits.connection_bytes())
         .max_frame_size(limits.max_frame_size)
         .max_header_list_size(limits.max_header_list_size)
+        .max_concurrent_reset_streams(HTTP2_RESETS_MAX)
+        // Over the whole life of a connection, which may be long; `flood` counts by time.
+        .max_local_error_reset_streams(None)
         .max_send_buffer_size(HTTP2_SEND_BUFFER_BYTES);
     // Writes the preface and waits for nothing.
     let made = builder.handshake(io).await.map_err(|error| {

@@ -112,7 +112,7 @@ pub async fn serve(
     retire_ns: u64,
 ) {
     let alarm = socket.alarm(&worker.deadlines);
-    let (io, line) = bridge::open(socket, early, Watch::of_client());
+    let (io, line) = bridge::open(socket, early, Watch::of_client(), Some(Watch::of_ourselves()));
     let (open, peak, quiet_ns) = (Cell::new(0), Cell::new(0), Cell::new(now_ns()));
     let connection = Rc::new(Connection { worker, peer, instance, line, open, peak, quiet_ns });
     connection.worker.shard.http2.connections.increment();
@@ -141,7 +141,8 @@ async fn shake(
         .max_send_buffer_size(HTTP2_SEND_BUFFER_BYTES)
         .max_concurrent_reset_streams(HTTP2_RESETS_MAX)
         .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS_MAX)
-        .max_local_error_reset_streams(Some(HTTP2_RESETS_MAX));
+        // Over the whole life of a connection, which may be long; `flood` counts by time.
+        .max_local_error_reset_streams(None);
     let shaken = pin!(builder.handshake(io));
     match race::first(shaken, pin!(alarm.wait_until(due_ns))).await {
         Either::Left(Ok(h2)) => Ok(h2),

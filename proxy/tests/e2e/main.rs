@@ -19,6 +19,7 @@ mod grpc;
 mod http1;
 mod http2;
 mod http2_memory;
+mod http2_soak;
 mod idle;
 mod mutual_tls;
 mod overload;
