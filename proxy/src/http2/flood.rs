@@ -2,10 +2,10 @@
 //!
 //! The h2 crate bounds what grows: reset streams, CONTINUATION, header lists, small DATA frames. It
 //! answers any number of PING and SETTINGS, and reads any number of frames that say nothing. Its
-//! limit for errors that a peer provokes (CVE-2025-8671) counts over the life of a connection, which
-//! ends those that live long and cancel much. This counts frames as they go by, in both directions,
-//! without parsing more than the nine bytes of a frame header (RFC 9113 section 4.1) and the code of
-//! a reset.
+//! limit for errors that a peer provokes (CVE-2025-8671) counts over the life of a connection,
+//! which ends those that live long and cancel much. This counts frames as they go by, in both
+//! directions, without parsing more than the nine bytes of a frame header (RFC 9113 section 4.1)
+//! and the code of a reset.
 //!
 //! # Invariants
 //! - A peer that behaves is never near a limit: the limits are for frames that do no work, in a
