@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
 
 /// Lines that may wait to be written.
 const LINES_WAITING_MAX: usize = 8192;
@@ -42,10 +44,14 @@ pub fn start(level: LevelFilter) -> Logging {
         .with_writer(writer)
         .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none())
         .with_target(false);
+    // The h2 crate speaks of each frame at `debug`, which costs more than the frame.
+    let of_h2 = level.min(LevelFilter::WARN);
+    let filter = Targets::new().with_default(level).with_target("h2", of_h2);
     let set = if terminal {
-        tracing::subscriber::set_global_default(builder.compact().finish())
+        tracing::subscriber::set_global_default(builder.compact().finish().with(filter))
     } else {
-        tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish())
+        let builder = builder.json().flatten_event(true);
+        tracing::subscriber::set_global_default(builder.finish().with(filter))
     };
     if set.is_err() {
         eprintln!("ringway: logging was started twice");

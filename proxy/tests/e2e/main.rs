@@ -18,6 +18,7 @@ mod gathering;
 mod grpc;
 mod http1;
 mod http2;
+mod http2_abuse;
 mod http2_memory;
 mod http2_soak;
 mod idle;
