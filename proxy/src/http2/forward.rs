@@ -245,5 +245,6 @@ impl Attempt<'_> {
 /// A body that broke off: the client is told in the endpoint's words.
 fn upstream(error: &h2::Error) -> (RelayFault, Reason) {
     let reason = error.reason().filter(|_| error.is_reset()).unwrap_or(Reason::INTERNAL_ERROR);
-    (RelayFault::Upstream(Failure::with(Cause::UpstreamReset, error)), reason)
+    let cause = if error.is_io() { Cause::UpstreamTruncated } else { Cause::UpstreamReset };
+    (RelayFault::Upstream(Failure::with(cause, error)), reason)
 }

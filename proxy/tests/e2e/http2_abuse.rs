@@ -206,7 +206,7 @@ on_both_backends! {
         odd.push(("connection", "close"));
         let overflow = 0x7fff_ffff_u32.to_be_bytes().to_vec();
         // A window beyond what there is, for a stream that is served; and heads that are malformed.
-        let provocations: [(&str, Vec<u8>, Option<Vec<u8>>); 2] = [
+        let provocations = [
             ("a window too large", head, Some(overflow)),
             ("malformed heads", frames::block(&odd), None),
         ];

@@ -279,7 +279,7 @@ impl Exchange<'_> {
             let data = pace.timely(1, poll_fn(|context| incoming.poll_data(context))).await;
             let data = match data {
                 Some(Some(Ok(data))) => data,
-                Some(Some(Err(error))) => return Err(started(broken(&error).failure)),
+                Some(Some(Err(error))) => return Err(started(truncated(&error))),
                 Some(None) => break,
                 None => return Err(started(pace.stall_cause().into())),
             };
@@ -298,7 +298,7 @@ impl Exchange<'_> {
             let trailers = pace.timely(1, poll_fn(|context| incoming.poll_trailers(context))).await;
             let trailers = match trailers {
                 Some(Ok(trailers)) => trailers,
-                Some(Err(error)) => return Err(started(broken(&error).failure)),
+                Some(Err(error)) => return Err(started(truncated(&error))),
                 None => return Err(started(pace.stall_cause().into())),
             };
             let mut block = Block::small();
@@ -378,6 +378,12 @@ fn broken(error: &h2::Error) -> Fault {
         || (error.is_go_away() && error.reason() == Some(Reason::NO_ERROR));
     let cause = if error.is_io() { Cause::UpstreamClosed } else { Cause::UpstreamReset };
     Fault { failure: Failure::with(cause, error), started: false, unanswered }
+}
+
+/// Why a response did not come whole.
+fn truncated(error: &h2::Error) -> Failure {
+    let cause = if error.is_io() { Cause::UpstreamTruncated } else { Cause::UpstreamReset };
+    Failure::with(cause, error)
 }
 
 fn write_chunk(data: &[u8], chunked: bool, out: &mut Block) {

@@ -2,6 +2,7 @@
 //! client that sends exact bytes.
 
 pub mod h2;
+pub mod h2_origin;
 pub mod http;
 pub mod origin;
 pub mod pair;
