@@ -61,7 +61,7 @@ fn serve_some(mut stream: TcpStream, most: usize) -> usize {
 /// Reads the request, and answers with its body.
 async fn echo((request, respond): Exchange, desk: Desk) {
     if let Some(arrived) = desk.receive(request).await {
-        answer(respond, HeaderMap::new(), arrived.body.into(), None).await;
+        answer(respond, 200, HeaderMap::new(), arrived.body.into(), None).await;
     }
 }
 

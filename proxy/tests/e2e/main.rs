@@ -20,6 +20,7 @@ mod http1;
 mod http2;
 mod http2_abuse;
 mod http2_memory;
+mod http2_pairings;
 mod http2_soak;
 mod http2_upstream;
 mod idle;

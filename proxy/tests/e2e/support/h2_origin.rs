@@ -124,11 +124,13 @@ impl Desk {
 /// Answers with `fields`, `body` and, if there are any, `trailers`.
 pub async fn answer(
     mut respond: SendResponse<Bytes>,
+    status: u16,
     fields: HeaderMap,
     body: Bytes,
     trailers: Option<HeaderMap>,
 ) {
     let mut response = http::Response::new(());
+    *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
     *response.headers_mut() = fields;
     if let Ok(stream) = respond.send_response(response, false) {
         let _ = super::h2::send_all(stream, body, trailers).await;

@@ -100,7 +100,8 @@ impl Client {
         response
     }
 
-    fn chunks(&mut self, response: &mut Response) {
+    /// Reads a chunked body with its trailers.
+    pub fn chunks(&mut self, response: &mut Response) {
         loop {
             let line = self.line();
             let size = line.split(';').next().unwrap().trim();
