@@ -5,20 +5,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use crate::support::peers::tools;
 use crate::support::{Backend, Proxy, free_address};
-
-/// Where `.ci/install-tools` puts the library. A target folder that is not absolute is the
-/// workspace's.
-fn library() -> PathBuf {
-    let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    workspace.join(target).join("tools/python")
-}
 
 fn python(script: &str) -> Command {
     let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/grpc");
     let mut command = Command::new("python3");
-    command.arg(tests.join(script)).env("PYTHONPATH", library());
+    command.arg(tests.join(script)).env("PYTHONPATH", tools().join("python"));
     command
 }
 
@@ -84,7 +77,7 @@ on_both_backends! {
                     except grpc.RpcError as error: print(error.code(), error.details())";
         let mut command = Command::new("python3");
         command.args(["-c", call]).arg(proxy.address("grpc").to_string());
-        command.env("PYTHONPATH", library());
+        command.env("PYTHONPATH", tools().join("python"));
         let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
         assert!(said.starts_with("StatusCode.UNAVAILABLE ringway: the connection"), "{said}");
         proxy.counts("ringway_failures_total{cause=\"connect_failed\"", 1.0);

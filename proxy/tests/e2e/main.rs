@@ -21,6 +21,7 @@ mod http2;
 mod http2_abuse;
 mod http2_memory;
 mod http2_pairings;
+mod http2_peers;
 mod http2_soak;
 mod http2_upstream;
 mod idle;

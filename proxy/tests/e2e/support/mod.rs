@@ -6,6 +6,7 @@ pub mod h2_origin;
 pub mod http;
 pub mod origin;
 pub mod pair;
+pub mod peers;
 pub mod pki;
 pub mod process;
 pub mod proxy;

@@ -1,0 +1,210 @@
+//! HTTP/2 with programs of others on either side: nghttp2's, nginx, HAProxy and Envoy.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::support::peers::{Files, Program, tools};
+use super::support::{Backend, Origin, Proxy, free_address};
+
+/// A proxy with a listener for each version, `one` and `two`, and a cluster of HTTP/2 at `address`.
+fn towards(backend: Backend, address: std::net::SocketAddr, cluster: &str) -> Proxy {
+    Proxy::start(
+        backend,
+        &format!(
+            "listeners:\n\
+             - {{name: one, address: '127.0.0.1:0'}}\n\
+             - {{name: two, address: '127.0.0.1:0', protocol: http2}}\n\
+             routes:\n- {{name: all, rules: [{{backends: [{{cluster: far}}]}}]}}\n\
+             clusters:\n\
+             - {{name: far, protocol: http2, endpoints: [{{address: '{address}'}}], {cluster}}}\n"
+        ),
+    )
+}
+
+/// A proxy whose HTTP/2 listener leads to an origin that answers with what it is sent.
+fn behind(backend: Backend) -> (Origin, Proxy) {
+    let origin = Origin::http(|head, body| {
+        let body = if head.starts_with("GET ") { pattern(1 << 20) } else { unchunked(body) };
+        let head =
+            format!("HTTP/1.1 200 OK\r\nX-Origin: 1\r\nContent-Length: {}\r\n\r\n", body.len());
+        [head.into_bytes(), body].concat()
+    });
+    let proxy = Proxy::start(
+        backend,
+        &format!(
+            "listeners:\n- {{name: two, address: '127.0.0.1:0', protocol: http2}}\n\
+             routes:\n- {{name: all, rules: [{{backends: [{{cluster: far}}]}}]}}\n\
+             clusters:\n- {{name: far, endpoints: [{{address: '{}'}}]}}\n",
+            origin.address
+        ),
+    );
+    (origin, proxy)
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at % 251) as u8).collect()
+}
+
+/// A body without its chunks, if it has any.
+fn unchunked(body: &[u8]) -> Vec<u8> {
+    let mut rest = body;
+    let mut whole = Vec::new();
+    while let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") {
+        let size = std::str::from_utf8(&rest[..end]).ok().and_then(|text| {
+            usize::from_str_radix(text, 16).ok().filter(|_| body.ends_with(b"\r\n\r\n"))
+        });
+        let Some(size) = size else { return body.to_vec() };
+        if size == 0 {
+            return whole;
+        }
+        whole.extend_from_slice(&rest[end + 2..end + 2 + size]);
+        rest = &rest[end + 4 + size..];
+    }
+    body.to_vec()
+}
+
+/// What curl gets from `url`: whether it went well, and the body.
+fn curl(arguments: &[&str], url: &str) -> Vec<u8> {
+    let output = Command::new("curl")
+        .args(["-sS", "--fail", "--max-time", "20"])
+        .args(arguments)
+        .arg(url)
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{url} {arguments:?}: {error}");
+    output.stdout
+}
+
+/// Gets and sends 1 MiB over both versions, to a server that has it as `/big` and echoes what is
+/// posted to it, if it does that.
+fn both_ways(proxy: &Proxy, folder: &Path, echoes: bool) {
+    let file = folder.join("sent");
+    std::fs::write(&file, pattern(1 << 20)).unwrap();
+    let data = format!("@{}", file.display());
+    for (listener, version) in [("one", "--http1.1"), ("two", "--http2-prior-knowledge")] {
+        let url = format!("http://{}/big", proxy.address(listener));
+        assert!(curl(&[version], &url) == pattern(1 << 20), "{listener}: down");
+        let head = String::from_utf8(curl(&[version, "-I"], &url)).unwrap();
+        assert!(head.contains(" 200"), "{listener}: {head}");
+        if echoes {
+            let sent = curl(&[version, "--data-binary", &data], &url);
+            assert!(sent == pattern(1 << 20), "{listener}: up, {} bytes", sent.len());
+        }
+    }
+    assert_eq!(proxy.metric("ringway_failures_total"), 0.0);
+}
+
+/// Envoy between its port and `upstream`, HTTP/2 on both sides.
+fn start_envoy(folder: &Path, upstream: std::net::SocketAddr) -> Program {
+    let address = free_address();
+    let socket = |address: std::net::SocketAddr| {
+        format!("{{socket_address: {{address: {}, port_value: {}}}}}", address.ip(), address.port())
+    };
+    let (here, there) = (socket(address), socket(upstream));
+    let extensions = "type.googleapis.com/envoy.extensions";
+    let config = format!(
+        "static_resources:\n  \
+         listeners:\n  - name: http\n    address: {here}\n    filter_chains:\n    - filters:\n      \
+         - name: envoy.filters.network.http_connection_manager\n        typed_config:\n          \
+         \"@type\": {extensions}.filters.network.http_connection_manager.v3.HttpConnectionManager\n          \
+         stat_prefix: http\n          codec_type: HTTP2\n          route_config:\n            \
+         virtual_hosts:\n            - {{name: all, domains: [\"*\"], routes: [{{match: {{prefix: /}}, \
+         route: {{cluster: far}}}}]}}\n          http_filters:\n          \
+         - name: envoy.filters.http.router\n            typed_config: {{\"@type\": \
+         {extensions}.filters.http.router.v3.Router}}\n  \
+         clusters:\n  - name: far\n    type: STATIC\n    connect_timeout: 5s\n    \
+         typed_extension_protocol_options:\n      \
+         envoy.extensions.upstreams.http.v3.HttpProtocolOptions:\n        \
+         \"@type\": {extensions}.upstreams.http.v3.HttpProtocolOptions\n        \
+         explicit_http_config: {{http2_protocol_options: {{}}}}\n    load_assignment:\n      \
+         cluster_name: far\n      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {there}}}}}]}}]\n"
+    );
+    let file = folder.join("envoy.yaml");
+    std::fs::write(&file, config).unwrap();
+    let mut command = Command::new(tools().join("bin/envoy"));
+    command.args(["--disable-hot-restart", "--concurrency", "1", "-l", "error", "-c"]).arg(file);
+    Program::start(address, &mut command)
+}
+
+on_both_backends! {
+    fn nghttpd_is_an_endpoint(backend: Backend) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("big"), pattern(1 << 20)).unwrap();
+        let address = free_address();
+        let mut command = Command::new("nghttpd");
+        command
+            .args(["--no-tls", "-a", "127.0.0.1", "--echo-upload", "--trailer", "x-sum: 7", "-d"])
+            .arg(folder.path())
+            .arg(address.port().to_string());
+        let server = Program::start(address, &mut command);
+        let proxy = towards(backend, server.address, "");
+        both_ways(&proxy, folder.path(), true);
+        let url = format!("http://{}/big", proxy.address("two"));
+        let output = Command::new("nghttp").args(["-v", "--null-out", &url]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("x-sum: 7"), "trailers: {text}");
+        let output = Command::new("h2load")
+            .args(["-n", "2000", "-c", "4", "-m", "20", &url])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("2000 succeeded, 0 failed"), "{text}");
+    }
+
+    fn nginx_is_an_endpoint_by_alpn(backend: Backend) {
+        let files = Files::new();
+        files.member("peer", "spiffe://mesh/peer");
+        std::fs::write(files.folder.path().join("big"), pattern(1 << 20)).unwrap();
+        let server = files.nginx(
+            "server { listen LISTEN ssl http2; ssl_certificate FILES/peer.crt;\n\
+             ssl_certificate_key FILES/peer.key; root FILES; }",
+        );
+        let tls = format!(
+            "tls: {{server_name: peer.example, trust_bundle: '{}'}}",
+            files.path("ca.crt")
+        );
+        let proxy = towards(backend, server.address, &tls);
+        both_ways(&proxy, files.folder.path(), false);
+    }
+
+    fn nginx_is_a_client_by_grpc_pass(backend: Backend) {
+        let (_origin, proxy) = behind(backend);
+        let files = Files::new();
+        let server = files.nginx(&format!(
+            "client_max_body_size 8m; server {{ listen LISTEN; \
+             location / {{ grpc_pass grpc://{}; }} }}",
+            proxy.address("two")
+        ));
+        let url = format!("http://{}/big", server.address);
+        assert!(curl(&["--http1.1"], &url) == pattern(1 << 20));
+        let file = files.folder.path().join("sent");
+        std::fs::write(&file, pattern(4 << 20)).unwrap();
+        let data = format!("@{}", file.display());
+        let sent = curl(&["--http1.1", "-H", "Expect:", "--data-binary", &data], &url);
+        assert!(sent == pattern(4 << 20), "{} bytes", sent.len());
+        assert_eq!(proxy.metric("ringway_failures_total"), 0.0);
+    }
+
+    fn haproxy_speaks_it_on_either_side(backend: Backend) {
+        let (_origin, far) = behind(backend);
+        let files = Files::new();
+        let middle = files.haproxy(&format!(
+            "frontend in\n  bind LISTEN proto h2\n  default_backend far\n\
+             backend far\n  server far {} proto h2\n",
+            far.address("two")
+        ));
+        let near = towards(backend, middle.address, "");
+        both_ways(&near, files.folder.path(), true);
+        assert_eq!(far.metric("ringway_failures_total"), 0.0);
+    }
+
+    fn envoy_speaks_it_on_either_side(backend: Backend) {
+        let (_origin, far) = behind(backend);
+        let folder = tempfile::tempdir().unwrap();
+        let middle = start_envoy(folder.path(), far.address("two"));
+        let near = towards(backend, middle.address, "");
+        both_ways(&near, folder.path(), true);
+        assert_eq!(far.metric("ringway_failures_total"), 0.0);
+    }
+}
