@@ -1,4 +1,4 @@
-//! The command line: `run`, `check`, `explain`, `certs`.
+//! The command line: `run`, `check`, `explain`, `certs`, `health`.
 //!
 //! # Invariants
 //! - Exit codes are 64 for a wrong command line, 78 for a wrong file, 1 for everything else that
@@ -7,8 +7,10 @@
 mod certs;
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -16,6 +18,7 @@ use ringway_router::{Field, Severity, explain};
 use tracing::level_filters::LevelFilter;
 
 use crate::control::reload::{self, Rejection};
+use crate::health::{self, Health};
 use crate::io::backend;
 use crate::logging;
 use crate::run::{self, Options, StartError};
@@ -63,6 +66,11 @@ enum Command {
     /// Asks the proxy that runs with the file at its admin address. If none answers, reads the
     /// files and checks them as a start would.
     Certs(CertsArgs),
+    /// Ask a gRPC server how it is, by the health protocol of gRPC.
+    ///
+    /// Prints SERVING, NOT_SERVING, SERVICE_UNKNOWN or UNKNOWN. Exits with 0 for SERVING and with 1
+    /// for everything else, so that it serves as an exec probe.
+    Health(HealthArgs),
 }
 
 #[derive(Debug, Args)]
@@ -142,6 +150,19 @@ struct CertsArgs {
     files: bool,
 }
 
+#[derive(Debug, Args)]
+struct HealthArgs {
+    /// The server, HTTP/2 without TLS.
+    #[arg(value_name = "IP:PORT")]
+    address: SocketAddr,
+    /// The service to ask about [default: the server as a whole].
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    service: String,
+    /// How long it may take, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    timeout_ms: u32,
+}
+
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("a header is written `Name: value`")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
@@ -162,6 +183,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check(&args.file),
         Command::Explain(args) => explain_request(&args),
         Command::Certs(args) => certs::show(&args.file, args.files),
+        Command::Health(args) => ask_health(&args),
     }
 }
 
@@ -258,6 +280,28 @@ fn explain_request(args: &ExplainArgs) -> ExitCode {
     let explanation = explain(&table, listener, &args.method, &args.url, &fields, identity);
     say(explanation.to_string().trim_end());
     if explanation.rule.is_some() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_RUNTIME) }
+}
+
+fn ask_health(args: &HealthArgs) -> ExitCode {
+    let patience = Duration::from_millis(args.timeout_ms.into());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let asked = runtime
+        .map(|runtime| runtime.block_on(health::check(args.address, &args.service, patience)));
+    match asked {
+        Ok(Ok(health)) => {
+            say(&health.to_string());
+            let serves = health == Health::Serving;
+            if serves { ExitCode::SUCCESS } else { ExitCode::from(EXIT_RUNTIME) }
+        }
+        Ok(Err(error)) => {
+            complain(&format!("{}: {error}", args.address));
+            ExitCode::from(EXIT_RUNTIME)
+        }
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(EXIT_RUNTIME)
+        }
+    }
 }
 
 /// A line on standard output. A reader that has gone away is no reason to fail.

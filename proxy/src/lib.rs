@@ -16,6 +16,7 @@ pub mod cli;
 pub mod connection;
 pub mod control;
 pub mod detect;
+pub mod health;
 pub mod http1;
 pub mod http2;
 pub mod io;

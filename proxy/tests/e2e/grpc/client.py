@@ -73,6 +73,11 @@ end = time.monotonic() + 10
 while int(ended(b"", timeout=10)) < before + 5:
     assert time.monotonic() < end, "the server still serves cancelled calls"
     time.sleep(0.02)
+# A server that breaks a stream off says why, after what it had sent.
+call = channel.unary_stream("/test.Test/Leave")(b"", timeout=10)
+assert [next(call), next(call)] == [b"one", b"two"]
+code, details, _ = code_of(lambda: next(call))
+assert code == grpc.StatusCode.ABORTED and details == "in the middle", (code, details)
 # What the proxy itself says.
 code, details, metadata = code_of(lambda: nowhere(b"", timeout=10))
 assert code == grpc.StatusCode.UNIMPLEMENTED, (code, details)
