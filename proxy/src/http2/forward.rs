@@ -44,6 +44,8 @@ pub struct Attempt<'a> {
     pub first_byte_ns: &'a Cell<u64>,
     /// Set when the client has reset its stream.
     pub client_gone: &'a Cell<bool>,
+    /// Whether it is a call of gRPC.
+    pub is_grpc: bool,
     /// How a call of gRPC has ended, once that is known.
     pub grpc_status: &'a Cell<Option<grpc::Status>>,
 }
@@ -153,7 +155,15 @@ impl Attempt<'_> {
         match self.relay(&mut body, &mut stream).await {
             Ok(()) => Ok(Done { status, reusable: true }),
             Err((fault, reason)) => {
-                stream.send_reset(reason);
+                match &fault {
+                    // A call can be told why in the middle, too, unless the endpoint has.
+                    RelayFault::Upstream(failure)
+                        if self.is_grpc && failure.cause != Cause::UpstreamReset =>
+                    {
+                        let _ = stream.send_trailers(grpc::failure_trailers(failure));
+                    }
+                    _ => stream.send_reset(reason),
+                }
                 Err(started(fault.into_failure()))
             }
         }

@@ -123,6 +123,17 @@ pub fn timeout_value(left: Duration) -> HeaderValue {
 /// A failure as gRPC says it: a response that is all trailers, with the status that fits.
 #[must_use]
 pub fn failure(failure: &Failure) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::OK;
+    *response.headers_mut() = failure_trailers(failure);
+    let value = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert(CONTENT_TYPE, value);
+    response
+}
+
+/// A failure as gRPC says it at the end of a response that has begun.
+#[must_use]
+pub fn failure_trailers(failure: &Failure) -> HeaderMap {
     let text = format!("ringway: {failure}");
     let mut message = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -133,17 +144,14 @@ pub fn failure(failure: &Failure) -> Response<()> {
             message.push_str(&format!("%{byte:02X}"));
         }
     }
-    let mut response = Response::new(());
-    *response.status_mut() = StatusCode::OK;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    let mut headers = HeaderMap::with_capacity(4);
     let status = Status::of_cause(failure.cause);
     headers.insert(STATUS, HeaderValue::from(u32::from(status.0)));
     if let Ok(message) = HeaderValue::from_str(&message) {
         headers.insert("grpc-message", message);
     }
     headers.insert("ringway-cause", HeaderValue::from_static(failure.cause.label()));
-    response
+    headers
 }
 
 #[cfg(test)]

@@ -64,6 +64,7 @@ impl Exchange<'_> {
                 date: &date,
                 first_byte_ns: &self.first_byte_ns,
                 client_gone: &self.client_gone,
+                is_grpc: self.is_grpc,
                 grpc_status: &self.grpc_status,
             };
             match attempt.run(request.clone(), &mut upload, respond).await {

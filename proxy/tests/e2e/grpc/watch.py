@@ -13,4 +13,4 @@ try:
         pass
     print("ended as if all was well")
 except grpc.RpcError as error:
-    print(error.code())
+    print(error.code(), error.details())
