@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use super::support::h2::{H2Client, request};
 use super::support::peers::{Files, Program, tools};
 use super::support::{Backend, Origin, Proxy, free_address};
 
@@ -184,6 +185,47 @@ on_both_backends! {
         let sent = curl(&["--http1.1", "-H", "Expect:", "--data-binary", &data], &url);
         assert!(sent == pattern(4 << 20), "{} bytes", sent.len());
         assert_eq!(proxy.metric("ringway_failures_total"), 0.0);
+    }
+
+    fn members_are_known_by_their_certificates_and_nobody_else_is_served(backend: Backend) {
+        let origin = Origin::echo();
+        let files = Files::new();
+        files.member("own", "spiffe://mesh/own");
+        files.member("web", "spiffe://mesh/web");
+        let config = |mtls: &str| {
+            format!(
+                "{}listeners:\n\
+                 - {{name: two, address: '127.0.0.1:0', protocol: http2, mtls: {mtls}}}\n\
+                 routes:\n- {{name: all, rules: [{{backends: [{{cluster: far}}]}}]}}\n\
+                 clusters:\n- {{name: far, endpoints: [{{address: '{}'}}]}}\n",
+                files.identity("own"),
+                origin.address
+            )
+        };
+        let proxy = Proxy::start(backend, &config("permissive"));
+        let address = proxy.address("two");
+        let resolve = format!("peer.example:{}:127.0.0.1", address.port());
+        let (ca, certificate, key) =
+            (files.path("ca.crt"), files.path("web.crt"), files.path("web.key"));
+        let url = format!("https://peer.example:{}/", address.port());
+        let stranger = ["--http2", "--resolve", &resolve, "--cacert", &ca];
+        let member = [&stranger[..], &["--cert", &certificate, "--key", &key]].concat();
+        let forged = "X-Forwarded-Client-Cert: URI=spiffe://mesh/forged";
+        let seen = curl(&[&member[..], &["-H", forged]].concat(), &url);
+        let seen = String::from_utf8(seen).unwrap().to_lowercase();
+        assert!(seen.contains("uri=spiffe://mesh/web"), "{seen}");
+        assert!(!seen.contains("forged"), "{seen}");
+
+        // Who came in before the listener became strict is refused from then on.
+        let mut plain = H2Client::connect(address);
+        assert_eq!(plain.ask(request("GET", "/"), None).unwrap().status, 200);
+        proxy.reload(&config("strict"));
+        let refused = plain.ask(request("GET", "/"), None);
+        let cause = refused.ok().and_then(|answer| answer.field("ringway-cause").map(str::to_owned));
+        assert_eq!(cause.as_deref(), Some("client_plaintext"));
+        let output = Command::new("curl").args(stranger).arg("-sS").arg(&url).output().unwrap();
+        assert!(!output.status.success(), "a client without a certificate");
+        assert!(!curl(&member, &url).is_empty());
     }
 
     fn haproxy_speaks_it_on_either_side(backend: Backend) {
