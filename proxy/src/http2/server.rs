@@ -245,7 +245,7 @@ impl<'a> Life<'a> {
         let connection = Rc::clone(self.connection);
         monoio::spawn(async move {
             let worker = Rc::clone(&connection.worker);
-            let served = Reused::pin(stream::serve(connection, request, respond));
+            let served = Reused::pin(|| stream::serve(connection, request, respond));
             guarded(&worker, pin!(served)).await;
             drop(guest);
         });

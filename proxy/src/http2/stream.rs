@@ -150,7 +150,7 @@ impl Exchange<'_> {
         match plan {
             Ok(Plan::Forward(forward)) => {
                 // On its own: what only HTTP/1.1 needs is large.
-                Reused::pin(self.forward(&forward, incoming, &mut respond, out)).await;
+                Reused::pin(|| self.forward(&forward, incoming, &mut respond, out)).await;
             }
             Ok(Plan::Stream(forward, head)) => {
                 drop(out);

@@ -52,13 +52,15 @@ pub struct Reused<F> {
 }
 
 impl<F> Reused<F> {
-    /// Puts `future` there.
+    /// Puts the future that `make` makes there, without a copy of all of it where the compiler can
+    /// build it in place.
     #[must_use]
-    pub fn pin(future: F) -> Self {
+    #[inline(always)]
+    pub fn pin(make: impl FnOnce() -> F) -> Self {
         const { assert!(size_of::<F>() > 0) }
         let place = take(Layout::new::<F>());
         // SAFETY: the memory has the layout of `F`, and nobody else has it.
-        unsafe { place.address.cast::<F>().write(future) };
+        unsafe { place.address.cast::<F>().write(make()) };
         Self { place: Some(place), future: PhantomData }
     }
 }
@@ -115,7 +117,7 @@ mod tests {
         let alive = Rc::new(());
         let held = Rc::clone(&alive);
         let mut first = true;
-        let mut future = Reused::pin(async move {
+        let mut future = Reused::pin(|| async move {
             let room = [7u8; 5000];
             std::future::poll_fn(|_| {
                 if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) }
@@ -129,7 +131,7 @@ mod tests {
         assert_eq!(Pin::new(&mut future).poll(&mut context), Poll::Ready(35_000));
         drop(future);
         assert_eq!(Rc::strong_count(&alive), 1);
-        let unpolled = Reused::pin({
+        let unpolled = Reused::pin(|| {
             let held = Rc::clone(&alive);
             async move { drop(held) }
         });
@@ -140,7 +142,7 @@ mod tests {
 
     #[test]
     fn memory_is_used_again_by_a_future_of_its_size_and_kept_within_limits() {
-        let future = || Reused::pin(std::future::ready([0u8; 100]));
+        let future = || Reused::pin(|| std::future::ready([0u8; 100]));
         let address = |reused: &Reused<_>| reused.place.as_ref().unwrap().address;
         let first = future();
         let place = address(&first);

@@ -177,8 +177,8 @@ fn soak(backend: Backend) {
              endpoints: [{{address: '{address}'}}]}}\n"
         )
     };
-    let far = Proxy::start(backend, &config(origin.address, "http1"));
-    let near = Proxy::start(backend, &config(far.address("web"), "http2"));
+    let far = Proxy::start_quiet(backend, &config(origin.address, "http1"));
+    let near = Proxy::start_quiet(backend, &config(far.address("web"), "http2"));
     for proxy in [&near, &far] {
         proxy.settle();
     }

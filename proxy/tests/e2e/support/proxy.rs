@@ -58,6 +58,13 @@ impl Proxy {
         Self::start_by(command, config)
     }
 
+    /// [`Self::start`] without lines about single exchanges, which the test keeps: for much load.
+    pub fn start_quiet(backend: Backend, config: &str) -> Self {
+        let mut command = Command::new(binary());
+        command.args(["run", "--backend", backend.name(), "--workers", "1"]);
+        Self::start_by(command, config)
+    }
+
     /// Starts by a command that only lacks the `--config FILE` at its end.
     pub fn start_by(mut command: Command, config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
