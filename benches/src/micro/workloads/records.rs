@@ -35,6 +35,7 @@ fn outcome(number: usize) -> Outcome {
         total_ns: latency_ns(number),
         upstream_ns: latency_ns(number) / 2,
         attempts: 1,
+        grpc: None,
     }
 }
 
