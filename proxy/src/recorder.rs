@@ -59,7 +59,7 @@ pub struct Series {
 }
 
 impl Series {
-    fn record(&self, status: u16, grpc: Option<Status>, latency_ns: u64) {
+    fn record(&self, status: u16, latency_ns: u64) {
         self.latency.record(latency_ns);
         let class = match status {
             200..300 => 0,
@@ -69,9 +69,6 @@ impl Series {
             _ => 4,
         };
         self.by_class[class].increment();
-        if let Some(status) = grpc {
-            self.by_grpc.get_or_init(Box::default)[status.index()].increment();
-        }
     }
 }
 
@@ -232,22 +229,35 @@ impl Shard {
     /// Records an exchange.
     pub fn record(&self, outcome: &Outcome) {
         if let Some(series) = self.routes.touch(outcome.route as usize) {
-            series.record(outcome.status, outcome.grpc, outcome.total_ns);
+            series.record(outcome.status, outcome.total_ns);
         }
         if let Some(series) = outcome.cluster.and_then(|id| self.clusters.touch(id as usize)) {
-            series.record(outcome.status, outcome.grpc, outcome.upstream_ns);
+            series.record(outcome.status, outcome.upstream_ns);
         }
         if let Some(cause) = outcome.cause {
             self.causes[cause as usize].increment();
         }
         self.allocations.set(i64::try_from(allocations()).unwrap_or(i64::MAX));
+        if let Some(status) = outcome.grpc {
+            self.record_call(outcome, status);
+        }
+    }
+
+    /// Records how a call of gRPC has ended.
+    #[inline(never)]
+    fn record_call(&self, outcome: &Outcome, status: Status) {
+        let route = self.routes.touch(outcome.route as usize);
+        let cluster = outcome.cluster.and_then(|id| self.clusters.touch(id as usize));
+        for series in [route, cluster].into_iter().flatten() {
+            series.by_grpc.get_or_init(Box::default)[status.index()].increment();
+        }
     }
 
     /// Records a tunnel: its cluster's series hold the time that connecting took.
     pub fn record_tunnel(&self, outcome: &Outcome) {
         self.tunnels.increment();
         if let Some(series) = outcome.cluster.and_then(|id| self.clusters.touch(id as usize)) {
-            series.record(outcome.status, None, outcome.upstream_ns);
+            series.record(outcome.status, outcome.upstream_ns);
         }
         if let Some(cause) = outcome.cause {
             self.record_cause(cause);

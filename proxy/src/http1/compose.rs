@@ -369,6 +369,7 @@ fn next_element(sink: &mut impl RequestSink, is_open: &mut bool) {
 }
 
 /// A number in decimal: the digits, and where they begin.
+#[inline(always)]
 fn decimal(number: u64) -> ([u8; 20], usize) {
     let mut digits = [0u8; 20];
     let mut at = digits.len();
