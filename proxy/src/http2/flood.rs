@@ -14,6 +14,8 @@
 
 use std::time::Duration;
 
+use h2::Reason;
+
 use crate::limits::{
     CONTROL_FRAMES_MAX, EMPTY_FRAMES_MAX, PROVOKED_RESETS_MAX, RESET_FRAMES_MAX, WINDOW_FRAMES_MAX,
 };
@@ -50,6 +52,12 @@ pub enum Flood {
 impl Flood {
     /// All of them, in the order of the counters.
     pub const LABELS: [&str; 5] = ["control", "empty", "reset", "window_update", "provoked_reset"];
+}
+
+/// Whether a stream is reset with `reason` because of frames of the other side.
+#[must_use]
+pub fn is_provoked(reason: Reason) -> bool {
+    PROVOKED_CODES.iter().any(|code| u32::from(*code) == u32::from(reason))
 }
 
 /// Counts the frames of one peer.

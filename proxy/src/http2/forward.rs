@@ -23,7 +23,7 @@ use super::body::{Pace, RelayFault, send_frame};
 use super::client::Lease;
 use super::stream::{Done, Fault};
 use super::upload::{Upload, UploadFault};
-use super::{grpc, translate};
+use super::{flood, grpc, translate};
 use crate::io::notify::Notify;
 use crate::io::race::{self, Either};
 use crate::outcome::{Cause, Failure};
@@ -252,9 +252,11 @@ impl Attempt<'_> {
     }
 }
 
-/// A body that broke off: the client is told in the endpoint's words.
+/// A body that broke off: the client is told in the endpoint's words, unless these are about the
+/// frames of that connection.
 fn upstream(error: &h2::Error) -> (RelayFault, Reason) {
-    let reason = error.reason().filter(|_| error.is_reset()).unwrap_or(Reason::INTERNAL_ERROR);
+    let said = error.reason().filter(|reason| error.is_reset() && !flood::is_provoked(*reason));
+    let reason = said.unwrap_or(Reason::INTERNAL_ERROR);
     let cause = if error.is_io() { Cause::UpstreamTruncated } else { Cause::UpstreamReset };
     (RelayFault::Upstream(Failure::with(cause, error)), reason)
 }

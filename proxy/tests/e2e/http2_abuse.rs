@@ -192,7 +192,7 @@ on_both_backends! {
             flood(raw, 20, |number| (frames::HEADERS, flags, 2 * number + 1, block.clone()))
         });
         calmed(&proxy, &seen, "excess");
-        let reached = origin.heads().iter().any(|head| head.contains("aaaa"));
+        let reached = origin.heads().iter().any(|head| head.contains("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
         assert!(!reached, "none of them reaches the origin");
         assert!(growth(&proxy, before) < 32 << 20, "{}", growth(&proxy, before));
     }

@@ -103,8 +103,8 @@ fn grown(before: [u64; 2], after: [u64; 2]) -> [u64; 2] {
 
 on_both_backends! {
     fn a_thousand_stalled_readers_take_what_their_windows_allow(backend: Backend) {
-        // Little enough for the kernel to hold all of it, which is not what is measured.
-        let origin = source(1 << 20);
+        // Little: the kernel holds what the proxies do not, and has a limit for all connections.
+        let origin = source(256 << 10);
         let chain = Chain::start(backend, &origin);
         chain.near.settle();
         let before = chain.resident();
@@ -135,8 +135,8 @@ on_both_backends! {
         // The last of them reads on, and nobody else has to.
         let body = bodies.last_mut().unwrap();
         let _ = body.flow_control().release_capacity(32 << 10);
-        let read = clients[4].run(read_body(body, 900 << 10)).unwrap();
-        assert!(read.len() >= 900 << 10);
+        let read = clients[4].run(read_body(body, 200 << 10)).unwrap();
+        assert!(read.len() >= 200 << 10);
         drop(bodies);
         drop(clients);
         for proxy in [&chain.near, &chain.far] {

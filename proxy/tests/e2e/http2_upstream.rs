@@ -228,6 +228,26 @@ on_both_backends! {
         });
     }
 
+    fn an_endpoint_that_complains_of_frames_is_no_reason_to_cut_clients(backend: Backend) {
+        let origin = H2Origin::http(h2::server::Builder::new(), |(_, mut respond), _| {
+            Box::pin(async move {
+                let mut stream = respond.send_response(http::Response::new(()), false).unwrap();
+                stream.send_data(Bytes::from_static(b"some"), false).unwrap();
+                // Long enough for it to go out.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                stream.send_reset(Reason::PROTOCOL_ERROR);
+            })
+        });
+        let proxy = Proxy::start(backend, &config(origin.address, ""));
+        let mut client = H2Client::connect(proxy.address("two"));
+        for _ in 0..1100 {
+            let answer = client.ask(request("GET", "/"), None);
+            let reason = answer.err().and_then(|error| error.reason());
+            assert!(reason.is_none_or(|reason| reason == Reason::INTERNAL_ERROR), "{reason:?}");
+        }
+        assert_eq!(proxy.metric("ringway_http2_connections_total"), 1.0);
+    }
+
     fn a_connection_that_is_idle_for_long_is_closed(backend: Backend) {
         let origin = H2Origin::http(h2::server::Builder::new(), |exchange, desk| {
             Box::pin(echo(exchange, desk))
