@@ -126,8 +126,16 @@ fn a_peer_that_does_not_start_is_named_and_the_others_are_measured() {
 
 #[test]
 fn what_ringway_cannot_do_yet_is_listed_and_not_measured() {
+    // A Ringway without templates for HTTP/2.
     let folder = tempfile::tempdir().unwrap();
-    let output = compare(folder.path(), &["--list", "--peers", "nginx"]);
+    let peers = folder.path().join("peers");
+    let given = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
+    let copied = std::process::Command::new("cp").arg("-r").arg(given).arg(&peers).status();
+    assert!(copied.unwrap().success());
+    std::fs::remove_dir_all(peers.join("ringway/h2c")).unwrap();
+    let from = peers.display().to_string();
+    let arguments = ["--list", "--peers", "nginx", "--peers-from", &from];
+    let output = compare(folder.path(), &arguments);
     assert!(output.status.success(), "{}", text(&output));
     let said = text(&output);
     let line = |id: &str| said.lines().find(|line| line.starts_with(id)).unwrap().to_owned();
