@@ -64,6 +64,11 @@ pub async fn serve(
 ) {
     let started_ns = now_ns();
     let mut respond = respond;
+    // Given up before it has begun (CVE-2023-44487): its endpoint must not hear of it.
+    if poll_fn(|context| Poll::Ready(respond.poll_reset(context).is_ready())).await {
+        connection.worker.shard.record_cause(Cause::ClientReset);
+        return;
+    }
     let Some((snapshot, listener)) = connection.worker.table_for(connection.instance) else {
         respond.send_reset(Reason::REFUSED_STREAM);
         return;
