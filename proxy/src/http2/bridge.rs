@@ -199,6 +199,9 @@ async fn write(wire: Rc<Wire>) {
     wire.read_to_the_end.wait().await;
     let over = matches!(*wire.inbound.borrow(), Inbound::End | Inbound::Broken(_));
     if wire.broken.get().is_none() && !over {
+        // Nobody reads what has come: it is not kept for as long as the peer sends on.
+        *wire.inbound.borrow_mut() = Inbound::End;
+        drop(wire.spent.take());
         wire.socket.linger().await;
     }
 }
