@@ -34,7 +34,8 @@ use super::flood::Watch;
 use super::pulse::Pulse;
 use crate::connection::Peer;
 use crate::io::deadlines::{Alarm, after};
-use crate::limits::{HTTP2_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES};
+use crate::io::notify::Notify;
+use crate::limits::{HTTP2_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES, HTTP2_SMALL_FRAMES_BUDGET};
 use crate::outcome::{Cause, Failure};
 use crate::tls::places::Places;
 use crate::upstream::{CONNECT_ATTEMPTS_MAX, Picked, establish, pick};
@@ -63,6 +64,8 @@ pub struct Client {
     leaving: Cell<bool>,
     /// When its last stream ended.
     quiet_ns: Cell<u64>,
+    /// It has no streams any more: its task looks anew when it is due.
+    quiet: Notify,
     idle: Duration,
 }
 
@@ -100,6 +103,9 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.client.open.set(self.client.open.get() - 1);
         self.client.quiet_ns.set(now_ns());
+        if self.client.open.get() == 0 {
+            self.client.quiet.notify();
+        }
     }
 }
 
@@ -221,6 +227,8 @@ async fn open(
         .max_concurrent_reset_streams(HTTP2_RESETS_MAX)
         // Over the whole life of a connection, which may be long; `flood` counts by time.
         .max_local_error_reset_streams(None)
+        // Small messages of streams that stand still must not end everybody's connection.
+        .data_frame_budget(HTTP2_SMALL_FRAMES_BUDGET)
         .max_send_buffer_size(HTTP2_SEND_BUFFER_BYTES);
     // Writes the preface and waits for nothing.
     let made = builder.handshake(io).await.map_err(|error| {
@@ -234,6 +242,7 @@ async fn open(
         most: limits.max_concurrent_streams as usize,
         leaving: Cell::new(false),
         quiet_ns: Cell::new(now_ns()),
+        quiet: Notify::default(),
         idle: picked.cluster().pool_idle_timeout,
     });
     worker.clients.add(key, &client);
@@ -264,6 +273,7 @@ impl Life<'_> {
         loop {
             let ended = {
                 let mut due = pin!(self.alarm.idle_until(self.next_look_ns()));
+                let mut quiet = pin!(self.client.quiet.wait());
                 let pulse = &mut self.pulse;
                 poll_fn(|context| {
                     if let Poll::Ready(result) = Pin::new(&mut connection).poll(context) {
@@ -273,6 +283,9 @@ impl Life<'_> {
                         return Poll::Ready(true);
                     }
                     pulse.poll(context);
+                    if quiet.as_mut().poll(context).is_ready() {
+                        return Poll::Ready(false);
+                    }
                     due.as_mut().poll(context).map(|()| false)
                 })
                 .await

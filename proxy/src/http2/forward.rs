@@ -255,7 +255,9 @@ impl Attempt<'_> {
 /// A body that broke off: the client is told in the endpoint's words, unless these are about the
 /// frames of that connection.
 fn upstream(error: &h2::Error) -> (RelayFault, Reason) {
-    let said = error.reason().filter(|reason| error.is_reset() && !flood::is_provoked(*reason));
+    // NO_ERROR would make what has come look whole (RFC 9113 section 8.1).
+    let is_told = |reason: &Reason| *reason != Reason::NO_ERROR && !flood::is_provoked(*reason);
+    let said = error.reason().filter(|reason| error.is_reset() && is_told(reason));
     let reason = said.unwrap_or(Reason::INTERNAL_ERROR);
     let cause = if error.is_io() { Cause::UpstreamTruncated } else { Cause::UpstreamReset };
     (RelayFault::Upstream(Failure::with(cause, error)), reason)

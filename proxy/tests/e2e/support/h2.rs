@@ -52,6 +52,7 @@ impl H2Client {
         let builder = builder.clone();
         let (send, connection) = runtime.block_on(async move {
             let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            stream.set_nodelay(true).unwrap();
             let (send, connection) = builder.handshake(stream).await.unwrap();
             (send, tokio::spawn(connection))
         });

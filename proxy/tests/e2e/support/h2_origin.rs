@@ -65,6 +65,7 @@ impl H2Origin {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 while let Ok((stream, _)) = listener.accept().await {
                     let number = counter.fetch_add(1, Ordering::SeqCst);
+                    stream.set_nodelay(true).unwrap();
                     let shaken = builder.handshake(stream).await;
                     let desk = Desk { number, arrived: Arc::clone(&seen) };
                     if let Ok(connection) = shaken {
