@@ -138,8 +138,8 @@ pub const HTTP2_RESETS_MAX: usize = 1000;
 pub const HTTP2_PENDING_RESETS_MAX: usize = 50;
 /// Pieces of memory for streams that a worker keeps (512 KiB with 4 KiB each).
 pub const STREAM_PLACES_POOLED: usize = 128;
-/// What small DATA frames of an endpoint that wait for their clients may cost, as the h2 crate counts
-/// it: 256 bytes less the length, for each. A quarter of a million of them, some 32 MiB.
+/// What small DATA frames of an endpoint that wait for their clients may cost, as the h2 crate
+/// counts it: 256 bytes less the length, for each. A quarter of a million of them, some 32 MiB.
 pub const HTTP2_SMALL_FRAMES_BUDGET: usize = 64 << 20;
 /// Times that a request is sent once more because an endpoint did nothing with it.
 pub const HTTP2_REPEATS_MAX: u32 = 2;
