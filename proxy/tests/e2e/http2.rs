@@ -529,30 +529,6 @@ on_both_backends! {
         proxy.counts("ringway_retries_total", 1.0);
     }
 
-    fn rapid_resets_end_the_connection_and_leave_others_alone(backend: Backend) {
-        let origin = Origin::http(|_, _| ok(b"x"));
-        let proxy = proxy(backend, &origin);
-        let mut raw = RawH2::connect(proxy.address("web"));
-        let mut burst = Vec::new();
-        for id in (1..2000).step_by(2) {
-            let block = frames::block(&get("/", &[]));
-            let mut frame = |kind: u8, flags: u8, payload: &[u8]| {
-                burst.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
-                burst.extend_from_slice(&[kind, flags]);
-                burst.extend_from_slice(&(id as u32).to_be_bytes());
-                burst.extend_from_slice(payload);
-            };
-            frame(frames::HEADERS, frames::END_HEADERS | frames::END_STREAM, &block);
-            frame(frames::RST_STREAM, 0, &8u32.to_be_bytes());
-        }
-        let _ = raw.stream.write_all(&burst);
-        let goaway = raw.next_of(frames::GOAWAY).unwrap();
-        assert_eq!(frames::code(&goaway), 11, "ENHANCE_YOUR_CALM");
-        let mut client = H2Client::connect(proxy.address("web"));
-        assert_eq!(client.ask(request("GET", "/own"), None).unwrap().status, 200);
-        assert!(origin.heads().len() < 200, "{}", origin.heads().len());
-    }
-
     fn requests_of_either_version_reach_an_endpoint_of_http_2(backend: Backend) {
         let origin = Origin::echo();
         let far = proxy(backend, &origin);

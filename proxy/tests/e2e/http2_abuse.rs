@@ -1,16 +1,25 @@
-//! HTTP/2 clients that mean harm: each is cut, with its reason and a count, and nobody else notices.
+//! HTTP/2 clients that mean harm: each is cut, with a reason and a count, and nobody else notices.
 
-use std::collections::BTreeSet;
-use std::io::Write;
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::support::h2::{self as frames, H2Client, RawH2, get, request};
 use super::support::{Backend, Origin, Proxy, eventually};
 
+const PROTOCOL: u32 = 1;
+const FLOW: u32 = 3;
+const CLOSED: u32 = 5;
+const SIZE: u32 = 6;
+const COMPRESSION: u32 = 9;
 const ENHANCE_YOUR_CALM: u32 = 11;
+/// Connections that broke the protocol have no counter of their own.
+const MALFORMED: &str = "ringway_failures_total{cause=\"request_malformed\"}";
 /// What an attack may add to the memory of a proxy.
-const GROWTH_BYTES_MAX: u64 = 32 << 20;
+const GROWTH_BYTES_MAX: u64 = 16 << 20;
 /// PRIORITY, and a type that no RFC knows.
 const PRIORITY: u8 = 2;
 const UNKNOWN: u8 = 0xbb;
@@ -146,8 +155,57 @@ fn bounded(proxy: &Proxy, before: u64) {
     assert!(growth < GROWTH_BYTES_MAX, "{growth}");
 }
 
+/// An origin that answers everything but what is asked of `/never`.
 fn echo() -> Origin {
-    Origin::http(|_, _| ok(b"x"))
+    Origin::http(|head, _| if head.contains(" /never ") { Vec::new() } else { ok(b"x") })
+}
+
+/// Asks on stream 1 and reads the answer to its end, after which the stream is closed.
+fn closed_stream(raw: &mut RawH2) -> std::io::Result<()> {
+    raw.head(1, true, &get("/", &[]))?;
+    while let Some(frame) = raw.next() {
+        if frame.kind == frames::DATA && frame.flags & frames::END_STREAM != 0 {
+            return Ok(());
+        }
+    }
+    panic!("the stream is answered");
+}
+
+/// Whether the connection still does what it is asked to.
+fn answers_ping(raw: &mut RawH2) -> bool {
+    raw.send(frames::PING, 0, 0, b"the same").unwrap();
+    raw.next_of(frames::PING).is_some_and(|frame| frame.flags == 1 && frame.payload == b"the same")
+}
+
+/// Sends `preface` instead of one, and returns what comes until the connection ends.
+fn answer_to(preface: &[u8], address: SocketAddr) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(preface).unwrap();
+    let mut answer = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut answer) {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "the connection ends");
+    }
+    answer
+}
+
+/// What ends a connection, and the codes that may be the reason.
+type Breach = (&'static str, &'static [u32], fn(&mut RawH2) -> std::io::Result<()>);
+
+/// That each of `breaches` ends its connection with its code and is counted, over and over, and
+/// that nobody else notices.
+fn broken(proxy: &Proxy, breaches: &[Breach]) {
+    let seen = unharmed(proxy, |raw| {
+        for (name, codes, breach) in breaches {
+            let mut raw = RawH2::connect(raw.stream.peer_addr()?);
+            breach(&mut raw)?;
+            let goaway = raw.next_of(frames::GOAWAY).unwrap_or_else(|| panic!("{name}: no GOAWAY"));
+            assert!(codes.contains(&frames::code(&goaway)), "{name}: {goaway:?}");
+            assert!(raw.next().is_none(), "{name}: nothing comes after it");
+        }
+        Ok(())
+    });
+    proxy.counts(MALFORMED, (seen.tries * breaches.len()) as f64);
 }
 
 on_both_backends! {
@@ -248,6 +306,73 @@ on_both_backends! {
         }
     }
 
+    fn bodies_of_another_length_than_their_heads_say_are_cut(backend: Backend) {
+        let origin = echo();
+        let proxy = proxy(backend, &origin);
+        let mut fields = get("/short", &[("content-length", "5")]);
+        fields[0].1 = "POST";
+        let head = frames::block(&fields);
+        calmed(&proxy, "provoked_reset", |raw| {
+            flood(raw, 10_000, |number| match number % 2 {
+                0 => (frames::HEADERS, frames::END_HEADERS, number + 1, head.clone()),
+                _ => (frames::DATA, frames::END_STREAM, number, b"1234".to_vec()),
+            })
+        });
+    }
+
+    fn data_of_a_closed_stream_is_refused_and_then_ignored(backend: Backend) {
+        let origin = echo();
+        let proxy = proxy(backend, &origin);
+        unharmed(&proxy, |raw| {
+            closed_stream(raw)?;
+            flood(raw, 1000, |_| (frames::DATA, 0, 1, b"x".to_vec()))?;
+            raw.send(frames::PING, 0, 0, b"the same")?;
+            let mut resets = Vec::new();
+            loop {
+                let frame = raw.next().expect("the connection stays");
+                match frame.kind {
+                    frames::RST_STREAM => resets.push((frame.stream, frames::code(&frame))),
+                    frames::PING if frame.flags == 1 => break,
+                    _ => {}
+                }
+            }
+            // What has been reset is remembered for a second.
+            assert!((1..=10).contains(&resets.len()), "{resets:?}");
+            assert!(resets.iter().all(|reset| *reset == (1, CLOSED)), "{resets:?}");
+            Ok(())
+        });
+        assert_eq!(proxy.metric("ringway_http2_connections_ended_total"), 0.0);
+    }
+
+    fn rapid_resets_end_the_connection_and_leave_others_alone(backend: Backend) {
+        let origin = echo();
+        let proxy = proxy(backend, &origin);
+        let head = frames::block(&get("/reset", &[]));
+        let ended = frames::END_HEADERS | frames::END_STREAM;
+        let seen = calmed(&proxy, "excess", |raw| {
+            flood(raw, 2000, |number| match number % 2 {
+                0 => (frames::HEADERS, ended, number + 1, head.clone()),
+                _ => (frames::RST_STREAM, 0, number, vec![0, 0, 0, 8]),
+            })
+        });
+        let reached = origin.heads().iter().filter(|head| head.contains("/reset")).count();
+        // No more than those whose reset came in another piece than their head.
+        assert!(reached < 5 * seen.tries, "{reached} of {} attacks", seen.tries);
+    }
+
+    fn resets_of_a_closed_stream_are_borne_until_they_are_a_flood(backend: Backend) {
+        let origin = echo();
+        let proxy = proxy(backend, &origin);
+        calmed(&proxy, "reset", |raw| {
+            closed_stream(raw)?;
+            flood(raw, 100, |_| (frames::RST_STREAM, 0, 1, vec![0, 0, 0, 8]))?;
+            assert!(answers_ping(raw), "a reset may come late (RFC 9113 section 5.1)");
+            raw.head(3, true, &get("/", &[]))?;
+            assert!(raw.next_of(frames::HEADERS).is_some(), "and the next stream is served");
+            flood(raw, 5000, |_| (frames::RST_STREAM, 0, 1, vec![0, 0, 0, 8]))
+        });
+    }
+
     fn windows_that_open_without_end_are_cut(backend: Backend) {
         let origin = echo();
         let proxy = proxy(backend, &origin);
@@ -261,27 +386,55 @@ on_both_backends! {
         let origin = Origin::http(|_, _| ok(&[b'x'; 100_000]));
         let proxy = proxy(backend, &origin);
         let before = proxy.resident_bytes();
-        let mut raw = RawH2::connect(proxy.address("web"));
-        raw.send(frames::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).unwrap();
-        for id in (1..200).step_by(2) {
-            raw.head(id, true, &get("/", &[])).unwrap();
-        }
-        let mut reset = 0;
-        while reset < 100 {
-            let frame = raw.next().expect("every stream is reset");
-            match frame.kind {
-                frames::RST_STREAM => reset += 1,
-                frames::PING if frame.flags == 0 => {
-                    raw.send(frames::PING, 1, 0, &frame.payload).unwrap();
-                }
-                frames::DATA => panic!("no window was given"),
-                _ => {}
+        let seen = unharmed(&proxy, |raw| {
+            let begun = Instant::now();
+            raw.send(frames::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])?;
+            for id in (1..200).step_by(2) {
+                raw.head(id, true, &get("/", &[]))?;
             }
-        }
+            let mut reset = BTreeSet::new();
+            while reset.len() < 100 {
+                let frame = raw.next().expect("every stream is reset, and the connection stays");
+                match frame.kind {
+                    frames::RST_STREAM => {
+                        assert!(begun.elapsed() > Duration::from_millis(900), "not before its time");
+                        assert!(reset.insert(frame.stream), "once");
+                    }
+                    frames::DATA => panic!("no window was given"),
+                    _ => {}
+                }
+            }
+            assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+            assert!(answers_ping(raw), "the connection is not to blame");
+            Ok(())
+        });
         eventually("the streams end", || proxy.metric("ringway_http2_streams_open") == 0.0);
-        assert_eq!(proxy.metric("ringway_failures_total{cause=\"client_stalled\""), 100.0);
+        let stalled = "ringway_failures_total{cause=\"client_stalled\"}";
+        assert_eq!(proxy.metric(stalled), 100.0 * seen.tries as f64);
         bounded(&proxy, before);
-        assert_eq!(proxy.client("one").get("/").status, 200);
+    }
+
+    fn pings_whose_answers_nobody_reads_are_cut_in_bounded_memory(backend: Backend) {
+        let origin = echo();
+        let proxy = proxy(backend, &origin);
+        let before = proxy.resident_bytes();
+        // So many connections stay open on this side, and what comes on them is not read.
+        let open = Mutex::new(VecDeque::new());
+        let seen = unharmed(&proxy, |_| {
+            let mut raw = RawH2::connect(proxy.address("web"));
+            rustix::net::sockopt::set_socket_recv_buffer_size(&raw.stream, 4096)?;
+            let sent = flood(&mut raw, 20_000, |_| (frames::PING, 0, 0, vec![7; 8]));
+            let mut open = open.lock().unwrap();
+            open.push_back(raw);
+            if open.len() > 150 {
+                open.pop_front();
+            }
+            sent
+        });
+        let ended = "ringway_http2_connections_ended_total";
+        proxy.counts(&format!("{ended}{{reason=\"control\"}}"), seen.tries as f64);
+        bounded(&proxy, before);
+        eventually("they are given up", || proxy.metric("ringway_downstream_connections") == 0.0);
     }
 
     fn a_client_that_reads_no_answers_fills_nothing(backend: Backend) {
@@ -304,27 +457,23 @@ on_both_backends! {
     fn streams_that_have_run_out_end_their_connection_only(backend: Backend) {
         let origin = echo();
         let proxy = proxy(backend, &origin);
-        let mut raw = RawH2::connect(proxy.address("web"));
-        raw.head(0x7fff_ffff, true, &get("/", &[])).unwrap();
-        let answer = raw.next_of(frames::HEADERS).expect("the last stream is served");
-        assert_eq!(answer.stream, 0x7fff_ffff);
-        raw.head(1, true, &get("/", &[])).unwrap();
-        let goaway = raw.next_of(frames::GOAWAY).expect("there is none after it");
-        assert!(matches!(frames::code(&goaway), 1 | 5), "{goaway:?}");
-        let mut client = H2Client::connect(proxy.address("web"));
-        assert_eq!(client.ask(request("GET", "/"), None).unwrap().status, 200);
+        let seen = unharmed(&proxy, |raw| {
+            raw.head(0x7fff_ffff, true, &get("/", &[]))?;
+            let answer = raw.next_of(frames::HEADERS).expect("the last stream is served");
+            assert_eq!(answer.stream, 0x7fff_ffff);
+            assert!(answers_ping(raw), "nothing is wrong yet");
+            raw.head(1, true, &get("/again", &[]))
+        });
+        assert!(!seen.codes.is_empty(), "every next one ends the connection");
+        assert!(seen.codes.iter().all(|code| [PROTOCOL, CLOSED].contains(code)), "{seen:?}");
+        proxy.counts(MALFORMED, seen.tries as f64);
+        assert!(!origin.heads().iter().any(|head| head.contains("/again")));
     }
 
     fn what_breaks_the_protocol_ends_the_connection_with_its_code(backend: Backend) {
         let origin = echo();
         let proxy = proxy(backend, &origin);
-        const PROTOCOL: u32 = 1;
-        const FLOW: u32 = 3;
-        const CLOSED: u32 = 5;
-        const SIZE: u32 = 6;
-        const COMPRESSION: u32 = 9;
-        type Breach = (&'static str, &'static [u32], fn(&mut RawH2) -> std::io::Result<()>);
-        let breaches: [Breach; 11] = [
+        broken(&proxy, &[
             ("RST_STREAM of an idle stream", &[PROTOCOL], |raw| {
                 raw.send(frames::RST_STREAM, 0, 9, &[0, 0, 0, 8])
             }),
@@ -351,19 +500,73 @@ on_both_backends! {
             ("a window of the connection that overflows", &[FLOW], |raw| {
                 raw.send(frames::WINDOW_UPDATE, 0, 0, &0x7fff_ffff_u32.to_be_bytes())
             }),
+            // RFC 9113 section 4.3 wants COMPRESSION_ERROR; the h2 crate says PROTOCOL_ERROR.
             ("HPACK that is none", &[COMPRESSION, PROTOCOL], |raw| {
                 raw.send(frames::HEADERS, frames::END_HEADERS, 1, &[0xff, 0xff, 0xff, 0xff, 0xff])
             }),
-        ];
-        for (name, codes, breach) in breaches {
-            let mut raw = RawH2::connect(proxy.address("web"));
-            breach(&mut raw).unwrap();
-            let goaway = raw.next_of(frames::GOAWAY).unwrap_or_else(|| panic!("{name}: no GOAWAY"));
-            assert!(codes.contains(&frames::code(&goaway)), "{name}: {goaway:?}");
-            assert!(raw.next().is_none(), "{name}: nothing comes after it");
-        }
-        let mut client = H2Client::connect(proxy.address("web"));
-        assert_eq!(client.ask(request("GET", "/"), None).unwrap().status, 200);
+            ("a table of HPACK beyond its limit", &[COMPRESSION, PROTOCOL], |raw| {
+                // 65536 bytes, where 4096 are allowed.
+                let mut block = vec![0x3f, 0xe1, 0xff, 0x03];
+                block.extend(frames::block(&get("/", &[])));
+                raw.send(frames::HEADERS, frames::END_HEADERS, 1, &block)
+            }),
+        ]);
         assert_eq!(proxy.metric("ringway_panics_total"), 0.0);
+    }
+
+    fn what_comes_for_a_stream_that_has_ended_ends_the_connection(backend: Backend) {
+        let origin = echo();
+        let proxy = proxy(backend, &origin);
+        // A stream error would do (RFC 9113 section 5.1); more than that is allowed (5.4.1).
+        broken(&proxy, &[
+            ("DATA after the end of a request", &[PROTOCOL, CLOSED], |raw| {
+                raw.head(1, true, &get("/never", &[]))?;
+                raw.send(frames::DATA, 0, 1, b"x")
+            }),
+            ("HEADERS after the end of a request", &[PROTOCOL, CLOSED], |raw| {
+                raw.head(1, true, &get("/never", &[]))?;
+                raw.head(1, true, &[("x-more", "fields")])
+            }),
+            ("HEADERS of a closed stream", &[PROTOCOL, CLOSED], |raw| {
+                closed_stream(raw)?;
+                raw.head(1, true, &get("/", &[]))
+            }),
+        ]);
+    }
+
+    fn a_table_of_hpack_within_its_limit_is_no_abuse(backend: Backend) {
+        let origin = echo();
+        let proxy = proxy(backend, &origin);
+        let mut raw = RawH2::connect(proxy.address("web"));
+        // 4096 bytes, and all that is the same but for one.
+        let mut block = vec![0x3f, 0xe1, 0x1f];
+        block.extend(frames::block(&get("/", &[])));
+        let flags = frames::END_HEADERS | frames::END_STREAM;
+        raw.send(frames::HEADERS, flags, 1, &block).unwrap();
+        assert_eq!(raw.next_of(frames::HEADERS).expect("an answer").stream, 1);
+        let mut raw = RawH2::connect(proxy.address("web"));
+        block[1] = 0xe2;
+        raw.send(frames::HEADERS, flags, 1, &block).unwrap();
+        assert!(raw.next_of(frames::GOAWAY).is_some(), "4097 bytes");
+    }
+
+    fn what_is_no_preface_is_closed(backend: Backend) {
+        let origin = echo();
+        let proxy = proxy(backend, &origin);
+        let prefaces: [&[u8]; 4] = [
+            b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\rX\0\0\0\x04\0\0\0\0\0",
+            b"PRI * HTTP/1.1\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+            b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03 the beginning of a handshake of TLS",
+        ];
+        let seen = unharmed(&proxy, |raw| {
+            for preface in prefaces {
+                let answer = answer_to(preface, raw.stream.peer_addr()?);
+                assert!(!answer.starts_with(b"HTTP/1"), "{answer:?}");
+            }
+            Ok(())
+        });
+        proxy.counts(MALFORMED, (seen.tries * prefaces.len()) as f64);
+        assert!(!origin.heads().iter().any(|head| head.contains("/never")));
     }
 }
