@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
+use http::HeaderMap;
+
 use super::support::h2::{H2Client, request};
+use super::support::h2_origin::{H2Origin, answer};
 use super::support::peers::{Files, Program, tools};
 use super::support::{Backend, Origin, Proxy, free_address};
 
@@ -128,6 +131,43 @@ fn start_envoy(folder: &Path, upstream: std::net::SocketAddr) -> Program {
     Program::start(address, &mut command)
 }
 
+/// HAProxy between its port and `upstream`, HTTP/2 on both sides.
+fn haproxy_to(upstream: std::net::SocketAddr) -> String {
+    format!(
+        "frontend in\n  bind LISTEN proto h2\n  default_backend far\n\
+         backend far\n  server far {upstream} proto h2\n"
+    )
+}
+
+/// Sends bodies of up to 4 MiB with trailers through a proxy, another program, and a proxy, to an
+/// origin that answers with both. Every connection on the way is one of HTTP/2.
+fn cross(backend: Backend, start: impl FnOnce(std::net::SocketAddr) -> Program) {
+    let origin = H2Origin::http(h2::server::Builder::new(), |(request, respond), desk| {
+        Box::pin(async move {
+            let Some(got) = desk.receive(request).await else { return };
+            answer(respond, 200, HeaderMap::new(), got.body.into(), Some(got.trailers)).await;
+        })
+    });
+    let far = towards(backend, origin.address, "");
+    let middle = start(far.address("two"));
+    let near = towards(backend, middle.address, "");
+    let mut client = H2Client::connect(near.address("two"));
+    for length in [1, 16_384, 65_536, 1 << 20, 4 << 20] {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", length.into());
+        let body = pattern(length);
+        let answer =
+            client.ask_with(request("POST", "/big"), Some(&body), Some(trailers.clone())).unwrap();
+        assert_eq!((answer.status, answer.body.len()), (200, length));
+        assert!(answer.body == body, "{length} bytes");
+        assert_eq!(answer.trailers, Some(trailers), "after {length} bytes");
+    }
+    assert_eq!(origin.arrived().len(), 5, "each came once");
+    for proxy in [near, far] {
+        assert_eq!(proxy.metric("ringway_failures_total"), 0.0);
+    }
+}
+
 on_both_backends! {
     fn nghttpd_is_an_endpoint(backend: Backend) {
         let folder = tempfile::tempdir().unwrap();
@@ -145,6 +185,14 @@ on_both_backends! {
         let output = Command::new("nghttp").args(["-v", "--null-out", &url]).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(text.contains("x-sum: 7"), "trailers: {text}");
+        let mut old = proxy.client("one");
+        old.send("GET /big HTTP/1.1\r\nHost: a\r\nConnection: TE\r\nTE: trailers\r\n\r\n");
+        let answer = old.response();
+        assert!(answer.body == pattern(1 << 20), "{} bytes", answer.body.len());
+        // The length that the server announces leaves no place for trailers in HTTP/1.1; the
+        // connection goes on after the body.
+        assert_eq!(answer.header("content-length"), Some("1048576"));
+        assert!(old.get("/big").body == pattern(1 << 20), "the next one");
         let output = Command::new("h2load")
             .args(["-n", "2000", "-c", "4", "-m", "20", &url])
             .output()
@@ -154,19 +202,29 @@ on_both_backends! {
     }
 
     fn nginx_is_an_endpoint_by_alpn(backend: Backend) {
+        let (origin, _far) = behind(backend);
         let files = Files::new();
         files.member("peer", "spiffe://mesh/peer");
-        std::fs::write(files.folder.path().join("big"), pattern(1 << 20)).unwrap();
-        let server = files.nginx(
-            "server { listen LISTEN ssl http2; ssl_certificate FILES/peer.crt;\n\
-             ssl_certificate_key FILES/peer.key; root FILES; }",
-        );
+        let server = files.nginx(&format!(
+            "client_max_body_size 8m; server {{ listen LISTEN ssl http2;\n\
+             ssl_certificate FILES/peer.crt; ssl_certificate_key FILES/peer.key;\n\
+             add_header x-spoken $server_protocol/$ssl_server_name;\n\
+             location / {{ proxy_pass http://{}; }} }}",
+            origin.address
+        ));
         let tls = format!(
             "tls: {{server_name: peer.example, trust_bundle: '{}'}}",
             files.path("ca.crt")
         );
         let proxy = towards(backend, server.address, &tls);
-        both_ways(&proxy, files.folder.path(), false);
+        both_ways(&proxy, files.folder.path(), true);
+        for listener in ["one", "two"] {
+            let version = if listener == "one" { "--http1.1" } else { "--http2-prior-knowledge" };
+            let url = format!("http://{}/big", proxy.address(listener));
+            let head = String::from_utf8(curl(&[version, "-I"], &url)).unwrap();
+            let spoken = head.lines().find_map(|line| line.strip_prefix("x-spoken: "));
+            assert_eq!(spoken, Some("HTTP/2.0/peer.example"), "{listener}: {head}");
+        }
     }
 
     fn nginx_is_a_client_by_grpc_pass(backend: Backend) {
@@ -220,25 +278,30 @@ on_both_backends! {
         let mut plain = H2Client::connect(address);
         assert_eq!(plain.ask(request("GET", "/"), None).unwrap().status, 200);
         proxy.reload(&config("strict"));
+        let served = origin.heads().len();
         let refused = plain.ask(request("GET", "/"), None);
         let cause = refused.ok().and_then(|answer| answer.field("ringway-cause").map(str::to_owned));
         assert_eq!(cause.as_deref(), Some("client_plaintext"));
         let output = Command::new("curl").args(stranger).arg("-sS").arg(&url).output().unwrap();
         assert!(!output.status.success(), "a client without a certificate");
-        assert!(!curl(&member, &url).is_empty());
+        assert!(output.stdout.is_empty(), "and nothing is said to it");
+        assert_eq!(origin.heads().len(), served, "neither came to the endpoint");
+        let version = ["-o", "/dev/null", "-w", "%{http_version}"];
+        assert_eq!(curl(&[&member[..], &version].concat(), &url), b"2");
     }
 
     fn haproxy_speaks_it_on_either_side(backend: Backend) {
         let (_origin, far) = behind(backend);
         let files = Files::new();
-        let middle = files.haproxy(&format!(
-            "frontend in\n  bind LISTEN proto h2\n  default_backend far\n\
-             backend far\n  server far {} proto h2\n",
-            far.address("two")
-        ));
+        let middle = files.haproxy(&haproxy_to(far.address("two")));
         let near = towards(backend, middle.address, "");
         both_ways(&near, files.folder.path(), true);
         assert_eq!(far.metric("ringway_failures_total"), 0.0);
+    }
+
+    fn long_bodies_and_trailers_cross_haproxy(backend: Backend) {
+        let files = Files::new();
+        cross(backend, |far| files.haproxy(&haproxy_to(far)));
     }
 
     fn envoy_speaks_it_on_either_side(backend: Backend) {
@@ -248,5 +311,10 @@ on_both_backends! {
         let near = towards(backend, middle.address, "");
         both_ways(&near, folder.path(), true);
         assert_eq!(far.metric("ringway_failures_total"), 0.0);
+    }
+
+    fn long_bodies_and_trailers_cross_envoy(backend: Backend) {
+        let folder = tempfile::tempdir().unwrap();
+        cross(backend, |far| start_envoy(folder.path(), far));
     }
 }

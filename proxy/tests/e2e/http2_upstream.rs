@@ -1,18 +1,19 @@
 //! Endpoints of HTTP/2 that leave, refuse, allow little or break off.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
 use http::HeaderMap;
 
-use super::support::h2::{self as frames, H2Client, RawH2, request};
+use super::support::h2::{self as frames, Frame, H2Client, RawH2, request};
 use super::support::h2_origin::{Desk, Exchange, H2Origin, answer};
-use super::support::{Backend, Origin, Proxy, eventually};
+use super::support::{Backend, Client, Origin, Proxy, eventually};
 
 fn config(address: SocketAddr, cluster: &str) -> String {
     format!(
@@ -25,37 +26,124 @@ fn config(address: SocketAddr, cluster: &str) -> String {
     )
 }
 
-/// Speaks HTTP/2 by hand: answers the first `most` requests with 200 and nothing else, and says by
-/// GOAWAY that it has not looked at the others. Returns how many it answered.
-fn serve_some(mut stream: TcpStream, most: usize) -> usize {
+/// Takes the preface, and says its own.
+fn shake(mut stream: TcpStream) -> Option<RawH2> {
     let mut preface = [0; 24];
-    if stream.read_exact(&mut preface).is_err() {
-        return 0;
-    }
+    stream.read_exact(&mut preface).ok()?;
     let mut raw = RawH2 { stream };
-    let (mut begun, mut answered, mut last) = (0, 0, u32::MAX);
-    let _ = raw.send(frames::SETTINGS, 0, 0, &[]);
-    while let Some(frame) = raw.next() {
-        if frame.kind == frames::SETTINGS && frame.flags == 0 {
+    raw.send(frames::SETTINGS, 0, 0, &[]).ok()?;
+    Some(raw)
+}
+
+/// The next frame that is not about settings, which are acknowledged.
+fn next_frame(raw: &mut RawH2) -> Option<Frame> {
+    loop {
+        let frame = raw.next()?;
+        if frame.kind != frames::SETTINGS {
+            return Some(frame);
+        }
+        if frame.flags == 0 {
             let _ = raw.send(frames::SETTINGS, 1, 0, &[]);
         }
-        if frame.kind == frames::HEADERS && frame.stream <= last {
+    }
+}
+
+/// Speaks HTTP/2 by hand: answers the first `most` requests with the lengths of their bodies, and
+/// says by GOAWAY that it has not looked at the others. Returns those lengths.
+fn serve_some(stream: TcpStream, most: usize) -> Vec<usize> {
+    let mut answered = Vec::new();
+    let Some(mut raw) = shake(stream) else { return answered };
+    let (mut begun, mut last) = (0, u32::MAX);
+    let mut lengths = HashMap::new();
+    while let Some(frame) = next_frame(&mut raw) {
+        if frame.stream > last || !matches!(frame.kind, frames::HEADERS | frames::DATA) {
+            continue;
+        }
+        let length: &mut usize = lengths.entry(frame.stream).or_default();
+        if frame.kind == frames::HEADERS {
             begun += 1;
             if begun == most {
                 last = frame.stream;
                 let payload = [last.to_be_bytes(), [0; 4]].concat();
                 let _ = raw.send(frames::GOAWAY, 0, 0, &payload);
             }
+        } else {
+            *length += frame.payload.len();
         }
-        let is_work = matches!(frame.kind, frames::HEADERS | frames::DATA);
-        if is_work && frame.flags & frames::END_STREAM != 0 && frame.stream <= last {
-            answered += 1;
+        if frame.flags & frames::END_STREAM != 0 {
+            answered.push(*length);
             // `:status: 200` of the static table.
-            let flags = frames::END_HEADERS | frames::END_STREAM;
-            let _ = raw.send(frames::HEADERS, flags, frame.stream, &[0x88]);
+            let _ = raw.send(frames::HEADERS, frames::END_HEADERS, frame.stream, &[0x88]);
+            let body = length.to_string();
+            let _ = raw.send(frames::DATA, frames::END_STREAM, frame.stream, body.as_bytes());
         }
     }
     answered
+}
+
+/// How a response ends before its end, after `BEGINNING`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Break {
+    Finished,
+    Reset,
+    GoneAway,
+    StreamCancelled,
+    StreamResetWithoutError,
+    /// The end of the stream, before the length that was announced.
+    TooShort,
+    /// More than was announced.
+    TooLong,
+}
+
+const BEGINNING: &[u8] = b"the beginning";
+const ANNOUNCED: usize = 20;
+
+/// Answers each request with `BEGINNING`, and breaks off as `plan` says once told to: a length is
+/// announced if its second half says so.
+fn break_off(stream: TcpStream, plan: &Mutex<(Break, bool)>, told: &Mutex<Receiver<()>>) {
+    let Some(mut raw) = shake(stream) else { return };
+    while let Some(frame) = next_frame(&mut raw) {
+        if frame.kind != frames::HEADERS {
+            continue;
+        }
+        let (way, announced) = *plan.lock().unwrap();
+        let length = ANNOUNCED.to_string();
+        let mut head = vec![0x88];
+        if announced {
+            head.extend(frames::block(&[("content-length", &length)]));
+        }
+        let id = frame.stream;
+        raw.send(frames::HEADERS, frames::END_HEADERS, id, &head).unwrap();
+        raw.send(frames::DATA, 0, id, BEGINNING).unwrap();
+        told.lock().unwrap().recv_timeout(Duration::from_secs(10)).unwrap();
+        let reset = |reason: Reason| u32::from(reason).to_be_bytes();
+        let sent = match way {
+            Break::Finished => return,
+            Break::Reset => return Client::over(raw.stream).reset(),
+            Break::GoneAway => {
+                let payload = [id.to_be_bytes(), reset(Reason::INTERNAL_ERROR)].concat();
+                let _ = raw.send(frames::GOAWAY, 0, 0, &payload);
+                return;
+            }
+            Break::StreamCancelled => raw.send(frames::RST_STREAM, 0, id, &reset(Reason::CANCEL)),
+            Break::StreamResetWithoutError => {
+                raw.send(frames::RST_STREAM, 0, id, &reset(Reason::NO_ERROR))
+            }
+            Break::TooShort => raw.send(frames::DATA, frames::END_STREAM, id, b""),
+            Break::TooLong => raw.send(frames::DATA, frames::END_STREAM, id, &[b'x'; ANNOUNCED]),
+        };
+        sent.unwrap();
+    }
+}
+
+/// Whether a client of HTTP/1.1 can tell that the rest of a body has not come.
+fn is_in_part(head: &[(String, String)], body: &[u8]) -> bool {
+    let named = |name: &str| head.iter().any(|field| field.0.eq_ignore_ascii_case(name));
+    if named("content-length") {
+        body.len() < ANNOUNCED
+    } else {
+        named("transfer-encoding") && !body.ends_with(b"0\r\n\r\n")
+    }
 }
 
 /// Reads the request, and answers with its body.
@@ -106,31 +194,36 @@ fn all_are_answered(client: &mut H2Client, count: usize) {
 
 on_both_backends! {
     fn requests_that_a_leaving_endpoint_did_not_take_go_to_the_next_connection(backend: Backend) {
-        let answered = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&answered);
+        let answered = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&answered);
         let origin = Origin::connections(move |stream, number| {
             let most = if number == 0 { 3 } else { usize::MAX };
-            counter.fetch_add(serve_some(stream, most), Ordering::SeqCst);
+            let lengths = serve_some(stream, most);
+            seen.lock().unwrap().push(lengths);
         });
         let proxy = Proxy::start(backend, &config(origin.address, ""));
         let mut client = H2Client::connect(proxy.address("two"));
+        // Each has a body of its own length, which is what it is known by at the other end.
         let mut open = Vec::new();
-        for id in 0..20 {
-            let has_body = id % 2 == 1;
-            let (response, mut stream) = client.begin(request("PUT", "/"), !has_body);
-            if has_body {
-                stream.send_data(Bytes::from_static(b"some bytes"), true).unwrap();
+        for length in 0..20 {
+            let (response, mut stream) = client.begin(request("PUT", "/"), length == 0);
+            if length > 0 {
+                stream.send_data(Bytes::from(vec![b'x'; length]), true).unwrap();
             }
-            open.push(response);
+            open.push((length, response));
         }
-        for response in open {
-            assert_eq!(client.run(response).unwrap().status(), 200);
+        for (length, response) in open {
+            let answer = client.run(frames::read_all(response)).unwrap();
+            assert_eq!((answer.status, answer.text()), (200, length.to_string()));
         }
         assert!(origin.accepted() <= 3, "{} connections", origin.accepted());
         assert!(proxy.metric("ringway_retries_total") >= 1.0);
         assert_eq!(proxy.metric("ringway_failures_total"), 0.0);
         drop(proxy);
-        eventually("each was answered once", || answered.load(Ordering::SeqCst) == 20);
+        eventually("all connections ended", || answered.lock().unwrap().len() == origin.accepted());
+        let mut lengths = answered.lock().unwrap().concat();
+        lengths.sort_unstable();
+        assert_eq!(lengths, (0..20).collect::<Vec<_>>(), "each once");
     }
 
     fn a_refused_request_is_sent_once_more(backend: Backend) {
@@ -246,6 +339,56 @@ on_both_backends! {
             assert!(reason.is_none_or(|reason| reason == Reason::INTERNAL_ERROR), "{reason:?}");
         }
         assert_eq!(proxy.metric("ringway_http2_connections_total"), 1.0);
+    }
+
+    fn whatever_breaks_off_a_response_leaves_it_in_part_and_the_client_connected(backend: Backend) {
+        let plan = Arc::new(Mutex::new((Break::Finished, false)));
+        let (tell, told) = std::sync::mpsc::channel();
+        let (shared, told) = (Arc::clone(&plan), Mutex::new(told));
+        let origin = Origin::connections(move |stream, _| break_off(stream, &shared, &told));
+        let proxy = Proxy::start(backend, &config(origin.address, ""));
+        let mut client = H2Client::connect(proxy.address("two"));
+        let mut failures = 0.0;
+        for (way, announced) in [
+            (Break::StreamCancelled, false),
+            (Break::StreamCancelled, true),
+            (Break::StreamResetWithoutError, false),
+            (Break::StreamResetWithoutError, true),
+            (Break::TooShort, true),
+            (Break::TooLong, true),
+            (Break::Finished, false),
+            (Break::Finished, true),
+            (Break::Reset, false),
+            (Break::Reset, true),
+            (Break::GoneAway, false),
+            (Break::GoneAway, true),
+        ] {
+            *plan.lock().unwrap() = (way, announced);
+            let (response, _) = client.begin(request("GET", "/"), true);
+            let mut body = client.run(response).unwrap().into_body();
+            let beginning = client.run(frames::read_body(&mut body, BEGINNING.len())).unwrap();
+            assert_eq!(beginning, BEGINNING, "{way:?}");
+            tell.send(()).unwrap();
+            let rest = client.run(frames::read_body(&mut body, usize::MAX));
+            let error = rest.expect_err(&format!("{way:?} {announced}, over HTTP/2"));
+            assert!(error.is_reset() && error.is_remote(), "{way:?}: {error:?}");
+
+            let mut old = proxy.client("one");
+            old.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            let (status, head) = old.head();
+            assert_eq!(status, 200);
+            let chunked = if announced { String::new() } else { old.line() };
+            let beginning = old.take(BEGINNING.len());
+            assert_eq!(beginning, BEGINNING, "{way:?} {chunked}");
+            tell.send(()).unwrap();
+            let body = [beginning, old.rest_or_reset()].concat();
+            let text = String::from_utf8_lossy(&body);
+            assert!(is_in_part(&head, &body), "{way:?} {announced}, over HTTP/1.1: {text}");
+            failures += 2.0;
+            eventually("both are counted", || {
+                proxy.metric("ringway_failures_total{cause=\"upstream_") == failures
+            });
+        }
     }
 
     fn a_connection_that_is_idle_for_long_is_closed(backend: Backend) {
