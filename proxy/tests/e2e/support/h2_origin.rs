@@ -64,6 +64,7 @@ impl H2Origin {
             local.block_on(&runtime, async move {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 while let Ok((stream, _)) = listener.accept().await {
+                    stream.set_nodelay(true).unwrap();
                     let number = counter.fetch_add(1, Ordering::SeqCst);
                     stream.set_nodelay(true).unwrap();
                     let shaken = builder.handshake(stream).await;
