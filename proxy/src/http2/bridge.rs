@@ -266,6 +266,7 @@ impl Io {
             return Poll::Pending;
         }
         let mut total = 0;
+        let mut watched = wire.own_watch.as_ref().map(|watch| (watch.borrow_mut(), now_ns()));
         for slice in slices {
             if block.spare() < slice.len() && block.capacity() <= GATHERED_BYTES_MAX {
                 let mut larger = Block::large();
@@ -276,8 +277,8 @@ impl Io {
             let count = slice.len().min(block.spare());
             let fits = block.push(&slice[..count]);
             debug_assert!(fits, "the count was measured");
-            if let Some(watch) = &wire.own_watch
-                && let Some(flood) = watch.borrow_mut().see(&slice[..count], now_ns())
+            if let Some((watch, now)) = &mut watched
+                && let Some(flood) = watch.see(&slice[..count], *now)
             {
                 wire.flood.set(Some(flood));
             }

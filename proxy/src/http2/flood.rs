@@ -141,7 +141,8 @@ impl Watch {
     fn count(&mut self, now_ns: u64) -> Option<Flood> {
         let [_, _, _, kind, flags, ..] = self.header;
         let length = self.length();
-        self.skip = if kind == RESET && length == 4 { 0 } else { length };
+        let is_reset = kind == RESET && length == 4;
+        self.skip = if is_reset { 0 } else { length };
         let is_end = flags & 0x1 != 0;
         if now_ns.saturating_sub(self.since_ns) > WINDOW.as_nanos() as u64 {
             self.since_ns = now_ns;
@@ -149,7 +150,7 @@ impl Watch {
             self.heads = 0;
         }
         self.heads += u32::from(kind == 0x1);
-        let is_provoked = kind == RESET && PROVOKED_CODES.contains(&self.header[RESET_BYTES - 1]);
+        let is_provoked = is_reset && PROVOKED_CODES.contains(&self.header[RESET_BYTES - 1]);
         let flood = match kind {
             _ if self.ours && !is_provoked => return None,
             _ if self.ours => Flood::Provoked,

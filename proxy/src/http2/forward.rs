@@ -259,6 +259,12 @@ fn upstream(error: &h2::Error) -> (RelayFault, Reason) {
     let is_told = |reason: &Reason| *reason != Reason::NO_ERROR && !flood::is_provoked(*reason);
     let said = error.reason().filter(|reason| error.is_reset() && is_told(reason));
     let reason = said.unwrap_or(Reason::INTERNAL_ERROR);
+    (RelayFault::Upstream(truncated(error)), reason)
+}
+
+/// Why a response did not come whole.
+#[must_use]
+pub fn truncated(error: &h2::Error) -> Failure {
     let cause = if error.is_io() { Cause::UpstreamTruncated } else { Cause::UpstreamReset };
-    (RelayFault::Upstream(Failure::with(cause, error)), reason)
+    Failure::with(cause, error)
 }

@@ -20,7 +20,7 @@ use crate::outcome::{Cause, Failure};
 pub struct StreamHead<'u> {
     /// Where the client's own stream leads.
     uri: Option<&'u Uri>,
-    method: Option<Method>,
+    method: Method,
     authority: Option<Authority>,
     target: Option<PathAndQuery>,
     /// Names of fields of the client's stream that do not go on.
@@ -62,13 +62,7 @@ impl<'u> StreamHead<'u> {
                 Cause::RequestMalformed,
                 format_args!("HTTP/2 cannot carry {what}"),
             )),
-            None => Ok(Composed {
-                method: method.unwrap_or(Method::GET),
-                authority,
-                target,
-                ended,
-                added,
-            }),
+            None => Ok(Composed { method, authority, target, ended, added }),
         }
     }
 
@@ -119,7 +113,7 @@ impl Composed {
 impl RequestSink for StreamHead<'_> {
     fn line(&mut self, method: &str, line: &Line<'_>) {
         match Method::from_bytes(method.as_bytes()) {
-            Ok(method) => self.method = Some(method),
+            Ok(method) => self.method = method,
             Err(_) => self.cannot_carry("the method"),
         }
         let known = self.uri.and_then(Uri::authority).filter(|known| known.as_str() == line.host);

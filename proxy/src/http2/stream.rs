@@ -11,7 +11,8 @@
 //! - Bytes are taken from the endpoint only for a window that is there, and the client's window
 //!   opens only for bytes that the endpoint's connection has taken.
 //! - A stream that the client resets gives its endpoint up at once.
-//! - One outcome is recorded per stream.
+//! - One outcome is recorded per stream, but for those that were given up before they began: of
+//!   these only the cause is counted.
 //!
 //! # Not here
 //! The connection: `server`. Moving bodies: `body`.

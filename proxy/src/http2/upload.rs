@@ -63,6 +63,8 @@ pub struct Upload {
     held: Option<Bytes>,
     bytes: u64,
     most: u64,
+    /// What came by a frame that has not gone yet: the client may not send it anew.
+    owed: usize,
     /// What has been sent, as long as it is little.
     sent: Option<Sent>,
 }
@@ -90,7 +92,7 @@ impl Upload {
     pub fn new(incoming: RecvStream, body: &Body, most: u64) -> Self {
         let (chunked, done) = (matches!(body, Body::Chunked(_)), body.is_done());
         let sent = Some(Sent::default());
-        Self { incoming, chunked, done, held: None, bytes: 0, most, sent }
+        Self { incoming, chunked, done, held: None, bytes: 0, most, owed: 0, sent }
     }
 
     /// Whether all of it has gone.
@@ -186,6 +188,7 @@ impl Upload {
             if let Some(data) = self.sent.as_mut().and_then(Sent::again) {
                 let sent = send_frame(stream, data, false, pace).await;
                 sent.map_err(|_| UploadFault::Upstream)?;
+                self.release_owed();
                 continue;
             }
             let next = match self.sent.as_ref().and_then(|sent| sent.end.clone()) {
@@ -197,10 +200,11 @@ impl Upload {
             match next {
                 Next::Data(data) => {
                     self.admit(data.len())?;
-                    let (count, ends) = (data.len(), self.incoming.is_end_stream());
+                    self.owed = data.len();
+                    let ends = self.incoming.is_end_stream();
                     let sent = send_frame(stream, data, ends, pace).await;
                     sent.map_err(|_| UploadFault::Upstream)?;
-                    self.release(count);
+                    self.release_owed();
                     self.done = ends;
                 }
                 Next::End(trailers) => {
@@ -297,6 +301,11 @@ impl Upload {
     fn finish(&mut self, trailers: Option<&HeaderMap>, out: &mut Block) -> bool {
         self.done = true;
         !self.chunked || translate::write_trailers(trailers, out)
+    }
+
+    fn release_owed(&mut self) {
+        let owed = std::mem::take(&mut self.owed);
+        self.release(owed);
     }
 
     /// Lets the client send as much again.

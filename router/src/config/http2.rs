@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::canonical::{is_default, milliseconds};
+use super::canonical::milliseconds;
 use super::check::{At, Checker};
 use super::decode::{Reader, set};
 use super::{scalars, schema};
@@ -31,32 +31,27 @@ pub struct Http2Config {
     /// Requests at once on a connection: of a listener, what clients are told; of a cluster, after
     /// how many another connection is opened, if the endpoint has not said less. Default 250. A
     /// stream in use takes about 6 KiB, and what its windows let wait.
-    #[serde(skip_serializing_if = "streams_is_default")]
     pub max_concurrent_streams: u32,
     /// Bytes of one stream that the other side may send before somebody takes them. Default
     /// 64 KiB, 1 KiB to 64 MiB. Raising it makes one transfer faster over a long way (as many bytes
     /// for each round trip), and lets each stalled stream hold that much memory.
-    #[serde(skip_serializing_if = "stream_window_is_default")]
     pub stream_window: u32,
     /// And of all streams of a connection: the memory that a peer can fill. Default: room for the
     /// windows of all streams, so that stalled ones never hold up the others. At least 65535 bytes
     /// and `stream_window`, at most 1 GiB. Lowering it bounds memory at that price.
-    #[serde(skip_serializing_if = "is_default")]
     pub connection_window: Option<u32>,
     /// Longest frame that is taken. Default 16 KiB, at most 1 MiB.
-    #[serde(skip_serializing_if = "frame_is_default")]
     pub max_frame_size: u32,
     /// Longest header list that is taken, 32 bytes for each field counted in (RFC 9113 section
     /// 6.5.2). Default and at most 64 KiB.
-    #[serde(skip_serializing_if = "header_list_is_default")]
     pub max_header_list_size: u32,
     /// Silence after which the other side is asked by PING whether it is there. Default 10 s, at
     /// least 1 s. Raising it finds dead peers later.
-    #[serde(serialize_with = "milliseconds", skip_serializing_if = "interval_is_default")]
+    #[serde(serialize_with = "milliseconds")]
     pub ping_interval: Duration,
     /// How long it may take to answer before the connection is given up. Default 3 s, at least
     /// 100 ms.
-    #[serde(serialize_with = "milliseconds", skip_serializing_if = "timeout_is_default")]
+    #[serde(serialize_with = "milliseconds")]
     pub ping_timeout: Duration,
 }
 
@@ -84,30 +79,6 @@ impl Default for Http2Config {
     fn default() -> Self {
         Self::DEFAULT
     }
-}
-
-fn streams_is_default(value: &u32) -> bool {
-    *value == Http2Config::DEFAULT.max_concurrent_streams
-}
-
-fn stream_window_is_default(value: &u32) -> bool {
-    *value == Http2Config::DEFAULT.stream_window
-}
-
-fn frame_is_default(value: &u32) -> bool {
-    *value == Http2Config::DEFAULT.max_frame_size
-}
-
-fn header_list_is_default(value: &u32) -> bool {
-    *value == Http2Config::DEFAULT.max_header_list_size
-}
-
-fn interval_is_default(value: &Duration) -> bool {
-    *value == Http2Config::DEFAULT.ping_interval
-}
-
-fn timeout_is_default(value: &Duration) -> bool {
-    *value == Http2Config::DEFAULT.ping_timeout
 }
 
 pub(super) fn decode<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Http2Config {

@@ -27,6 +27,7 @@ use crate::http1::response::ResponseHead;
 use crate::http1::scan::{Scan, Scanner};
 use crate::http2::body::{Pace, send_frame};
 use crate::http2::client::{self, Lease};
+use crate::http2::forward::truncated;
 use crate::http2::head::Composed;
 use crate::http2::stream::Fault;
 use crate::http2::translate;
@@ -378,12 +379,6 @@ fn broken(error: &h2::Error) -> Fault {
         || (error.is_go_away() && error.reason() == Some(Reason::NO_ERROR));
     let cause = if error.is_io() { Cause::UpstreamClosed } else { Cause::UpstreamReset };
     Fault { failure: Failure::with(cause, error), started: false, unanswered }
-}
-
-/// Why a response did not come whole.
-fn truncated(error: &h2::Error) -> Failure {
-    let cause = if error.is_io() { Cause::UpstreamTruncated } else { Cause::UpstreamReset };
-    Failure::with(cause, error)
 }
 
 fn write_chunk(data: &[u8], chunked: bool, out: &mut Block) {
