@@ -81,7 +81,7 @@ pub async fn serve(connection: Box<Connection>, mut early: Option<Block>) -> Opt
     loop {
         let input = early.take().unwrap_or_else(Block::small);
         // On pages of its own: many are active for a moment, and few for long.
-        match Mapped::pin(connection.active(input)).await {
+        match Mapped::pin(|| connection.active(input)).await {
             Pause::Closed => return None,
             Pause::Quiet if connection.worker.closing_idle() => return None,
             Pause::Quiet => {}

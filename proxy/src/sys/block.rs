@@ -29,7 +29,7 @@ use crate::limits::{
 };
 
 /// Private anonymous memory of a fixed size.
-pub(super) struct Mapping {
+pub struct Mapping {
     pub(super) address: NonNull<u8>,
     pub(super) length: usize,
 }

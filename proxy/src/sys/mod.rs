@@ -11,5 +11,6 @@
 pub mod alloc;
 pub mod block;
 pub mod mapped;
+pub mod placed;
 pub mod reused;
 pub mod stream;

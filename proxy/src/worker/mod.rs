@@ -335,7 +335,7 @@ impl Drop for Guest {
 fn serve(worker: &Rc<Worker>, accepted: Accepted) {
     let guest = Guest::new(worker, accepted.instance);
     // On pages of its own: what comes before the first request is of no use afterwards.
-    spawn(Mapped::pin(crate::connection::prepare(Rc::clone(worker), accepted)), guest);
+    spawn(Mapped::pin(|| crate::connection::prepare(Rc::clone(worker), accepted)), guest);
 }
 
 /// Starts a task for a connection that was parked.
