@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use h2::Reason;
 
 use crate::support::h2::{self as frames, H2Client, RawH2, get, read_all, read_body, request};
+use crate::support::origin::{ok, pattern, unchunked};
 use crate::support::pki::{Authority, Wanted};
 use crate::support::{Backend, Origin, Proxy};
 
@@ -32,28 +33,6 @@ fn config(origin: &Origin, listener: &str, rule: &str) -> String {
          - {{name: origin, endpoints: [{{address: '{}'}}]}}\n",
         origin.address
     )
-}
-
-fn ok(body: &[u8]) -> Vec<u8> {
-    [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), body].concat()
-}
-
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at * 31 % 251) as u8).collect()
-}
-
-/// The payload of a chunked body without trailers.
-fn unchunked(mut raw: &[u8]) -> Vec<u8> {
-    let mut payload = Vec::new();
-    loop {
-        let end = raw.windows(2).position(|pair| pair == b"\r\n").unwrap();
-        let size = usize::from_str_radix(std::str::from_utf8(&raw[..end]).unwrap(), 16).unwrap();
-        if size == 0 {
-            return payload;
-        }
-        payload.extend_from_slice(&raw[end + 2..end + 2 + size]);
-        raw = &raw[end + 2 + size + 2..];
-    }
 }
 
 fn curl(arguments: &[&str]) -> (bool, String) {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::support::h2::{self as frames, H2Client, RawH2, get, request};
+use super::support::origin::ok;
 use super::support::{Backend, Origin, Proxy, eventually};
 
 const PROTOCOL: u32 = 1;
@@ -23,10 +24,6 @@ const GROWTH_BYTES_MAX: u64 = 16 << 20;
 /// PRIORITY, and a type that no RFC knows.
 const PRIORITY: u8 = 2;
 const UNKNOWN: u8 = 0xbb;
-
-fn ok(body: &[u8]) -> Vec<u8> {
-    [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), body].concat()
-}
 
 /// A proxy with a listener for each version, both of which lead to `origin`.
 fn proxy(backend: Backend, origin: &Origin) -> Proxy {

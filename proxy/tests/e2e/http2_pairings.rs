@@ -13,6 +13,7 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 use super::support::h2::{H2Client, send_all};
 use super::support::h2_origin::{H2Origin, answer};
 use super::support::http::Response;
+use super::support::proxy::both_versions;
 use super::support::{Backend, Client, Origin, Proxy};
 
 /// A message as it is sent, and as it should arrive: fields in their order by name.
@@ -396,22 +397,11 @@ fn pairing(stage: &Shared, ask: impl FnMut(&Message) -> Message) {
     }
 }
 
-fn config(address: SocketAddr, protocol: &str) -> String {
-    format!(
-        "listeners:\n\
-         - {{name: one, address: '127.0.0.1:0'}}\n\
-         - {{name: two, address: '127.0.0.1:0', protocol: http2}}\n\
-         routes:\n- {{name: all, rules: [{{backends: [{{cluster: origin}}]}}]}}\n\
-         clusters:\n\
-         - {{name: origin, protocol: {protocol}, endpoints: [{{address: '{address}'}}]}}\n"
-    )
-}
-
 on_both_backends! {
     fn http_1_to_http_1_keeps_messages(backend: Backend) {
         let stage = Shared::default();
         let (_origin, address) = http1_origin(&stage);
-        let proxy = Proxy::start(backend, &config(address, "http1"));
+        let proxy = Proxy::start(backend, &both_versions(address, "protocol: http1"));
         let mut client = proxy.client("one");
         pairing(&stage, |request| ask_http1(&mut client, request));
     }
@@ -419,7 +409,7 @@ on_both_backends! {
     fn http_1_to_http_2_keeps_messages(backend: Backend) {
         let stage = Shared::default();
         let (_origin, address) = http2_origin(&stage);
-        let proxy = Proxy::start(backend, &config(address, "http2"));
+        let proxy = Proxy::start(backend, &both_versions(address, "protocol: http2"));
         let mut client = proxy.client("one");
         pairing(&stage, |request| ask_http1(&mut client, request));
     }
@@ -427,7 +417,7 @@ on_both_backends! {
     fn http_2_to_http_1_keeps_messages(backend: Backend) {
         let stage = Shared::default();
         let (_origin, address) = http1_origin(&stage);
-        let proxy = Proxy::start(backend, &config(address, "http1"));
+        let proxy = Proxy::start(backend, &both_versions(address, "protocol: http1"));
         let mut client = H2Client::connect(proxy.address("two"));
         pairing(&stage, |request| ask_http2(&mut client, request));
     }
@@ -435,7 +425,7 @@ on_both_backends! {
     fn http_2_to_http_2_keeps_messages(backend: Backend) {
         let stage = Shared::default();
         let (_origin, address) = http2_origin(&stage);
-        let proxy = Proxy::start(backend, &config(address, "http2"));
+        let proxy = Proxy::start(backend, &both_versions(address, "protocol: http2"));
         let mut client = H2Client::connect(proxy.address("two"));
         pairing(&stage, |request| ask_http2(&mut client, request));
     }

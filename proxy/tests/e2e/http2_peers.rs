@@ -7,28 +7,25 @@ use http::HeaderMap;
 
 use super::support::h2::{H2Client, request};
 use super::support::h2_origin::{H2Origin, answer};
+use super::support::origin::{pattern, unchunked};
 use super::support::peers::{Files, Program, tools};
+use super::support::proxy::both_versions;
 use super::support::{Backend, Origin, Proxy, free_address};
 
-/// A proxy with a listener for each version, `one` and `two`, and a cluster of HTTP/2 at `address`.
+/// A proxy for clients of either version with a cluster of HTTP/2 at `address`.
 fn towards(backend: Backend, address: std::net::SocketAddr, cluster: &str) -> Proxy {
-    Proxy::start(
-        backend,
-        &format!(
-            "listeners:\n\
-             - {{name: one, address: '127.0.0.1:0'}}\n\
-             - {{name: two, address: '127.0.0.1:0', protocol: http2}}\n\
-             routes:\n- {{name: all, rules: [{{backends: [{{cluster: far}}]}}]}}\n\
-             clusters:\n\
-             - {{name: far, protocol: http2, endpoints: [{{address: '{address}'}}], {cluster}}}\n"
-        ),
-    )
+    Proxy::start(backend, &both_versions(address, &format!("protocol: http2, {cluster}")))
 }
 
 /// A proxy whose HTTP/2 listener leads to an origin that answers with what it is sent.
 fn behind(backend: Backend) -> (Origin, Proxy) {
     let origin = Origin::http(|head, body| {
-        let body = if head.starts_with("GET ") { pattern(1 << 20) } else { unchunked(body) };
+        let is_chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+        let body = match head.starts_with("GET ") {
+            true => pattern(1 << 20),
+            false if is_chunked => unchunked(body),
+            false => body.to_vec(),
+        };
         let head =
             format!("HTTP/1.1 200 OK\r\nX-Origin: 1\r\nContent-Length: {}\r\n\r\n", body.len());
         [head.into_bytes(), body].concat()
@@ -43,28 +40,6 @@ fn behind(backend: Backend) -> (Origin, Proxy) {
         ),
     );
     (origin, proxy)
-}
-
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at % 251) as u8).collect()
-}
-
-/// A body without its chunks, if it has any.
-fn unchunked(body: &[u8]) -> Vec<u8> {
-    let mut rest = body;
-    let mut whole = Vec::new();
-    while let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") {
-        let size = std::str::from_utf8(&rest[..end]).ok().and_then(|text| {
-            usize::from_str_radix(text, 16).ok().filter(|_| body.ends_with(b"\r\n\r\n"))
-        });
-        let Some(size) = size else { return body.to_vec() };
-        if size == 0 {
-            return whole;
-        }
-        whole.extend_from_slice(&rest[end + 2..end + 2 + size]);
-        rest = &rest[end + 4 + size..];
-    }
-    body.to_vec()
 }
 
 /// What curl gets from `url`: whether it went well, and the body.

@@ -13,17 +13,12 @@ use http::HeaderMap;
 
 use super::support::h2::{self as frames, Frame, H2Client, RawH2, request};
 use super::support::h2_origin::{Desk, Exchange, H2Origin, answer};
+use super::support::proxy::both_versions;
 use super::support::{Backend, Client, Origin, Proxy, eventually};
 
+/// A configuration with a cluster of HTTP/2 at `address`.
 fn config(address: SocketAddr, cluster: &str) -> String {
-    format!(
-        "listeners:\n\
-         - {{name: one, address: '127.0.0.1:0'}}\n\
-         - {{name: two, address: '127.0.0.1:0', protocol: http2}}\n\
-         routes:\n- {{name: all, rules: [{{backends: [{{cluster: origin}}]}}]}}\n\
-         clusters:\n- {{name: origin, protocol: http2, endpoints: [{{address: '{address}'}}], \
-         {cluster}}}\n"
-    )
+    both_versions(address, &format!("protocol: http2, {cluster}"))
 }
 
 /// Takes the preface, and says its own.
@@ -322,21 +317,25 @@ on_both_backends! {
     }
 
     fn an_endpoint_that_complains_of_frames_is_no_reason_to_cut_clients(backend: Backend) {
-        let origin = H2Origin::http(h2::server::Builder::new(), |(_, mut respond), _| {
+        // The response has begun before it is reset: the client has its head.
+        let begun = Arc::new(tokio::sync::Semaphore::new(0));
+        let reset = Arc::clone(&begun);
+        let origin = H2Origin::http(h2::server::Builder::new(), move |(_, mut respond), _| {
+            let begun = Arc::clone(&reset);
             Box::pin(async move {
                 let mut stream = respond.send_response(http::Response::new(()), false).unwrap();
-                stream.send_data(Bytes::from_static(b"some"), false).unwrap();
-                // Long enough for it to go out.
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                begun.acquire().await.unwrap().forget();
                 stream.send_reset(Reason::PROTOCOL_ERROR);
             })
         });
         let proxy = Proxy::start(backend, &config(origin.address, ""));
         let mut client = H2Client::connect(proxy.address("two"));
         for _ in 0..1100 {
-            let answer = client.ask(request("GET", "/"), None);
-            let reason = answer.err().and_then(|error| error.reason());
-            assert!(reason.is_none_or(|reason| reason == Reason::INTERNAL_ERROR), "{reason:?}");
+            let (response, _) = client.begin(request("GET", "/"), true);
+            let mut body = client.run(response).unwrap().into_body();
+            begun.add_permits(1);
+            let error = client.run(frames::read_body(&mut body, 1)).unwrap_err();
+            assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR));
         }
         assert_eq!(proxy.metric("ringway_http2_connections_total"), 1.0);
     }

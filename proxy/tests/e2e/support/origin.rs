@@ -88,6 +88,30 @@ impl Origin {
     }
 }
 
+/// A response of 200 with `body`.
+pub fn ok(body: &[u8]) -> Vec<u8> {
+    [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), body].concat()
+}
+
+/// Bytes whose place can be told.
+pub fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at * 31 % 251) as u8).collect()
+}
+
+/// The payload of a chunked body without trailers.
+pub fn unchunked(mut raw: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    loop {
+        let end = raw.windows(2).position(|pair| pair == b"\r\n").unwrap();
+        let size = usize::from_str_radix(std::str::from_utf8(&raw[..end]).unwrap(), 16).unwrap();
+        if size == 0 {
+            return payload;
+        }
+        payload.extend_from_slice(&raw[end + 2..end + 2 + size]);
+        raw = &raw[end + 2 + size + 2..];
+    }
+}
+
 /// Reads one request with its body; `None` at the end of the connection.
 pub fn read_request(reader: &mut Client) -> Option<(String, Vec<u8>)> {
     let mut head = Vec::new();

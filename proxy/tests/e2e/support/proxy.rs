@@ -43,6 +43,18 @@ pub struct Proxy {
     log: Arc<Mutex<Vec<String>>>,
 }
 
+/// A configuration with a listener for each version of HTTP, `one` and `two`, that lead to
+/// `address`. `cluster` are further fields of its cluster.
+pub fn both_versions(address: SocketAddr, cluster: &str) -> String {
+    format!(
+        "listeners:\n\
+         - {{name: one, address: '127.0.0.1:0'}}\n\
+         - {{name: two, address: '127.0.0.1:0', protocol: http2}}\n\
+         routes:\n- {{name: all, rules: [{{backends: [{{cluster: far}}]}}]}}\n\
+         clusters:\n- {{name: far, endpoints: [{{address: '{address}'}}], {cluster}}}\n"
+    )
+}
+
 impl Proxy {
     /// Starts one worker with `config`. Listeners and admin use port 0; `admin` is added when
     /// the text has none.
