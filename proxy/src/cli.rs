@@ -18,7 +18,7 @@ use ringway_router::{Field, Severity, explain};
 use tracing::level_filters::LevelFilter;
 
 use crate::control::reload::{self, Rejection};
-use crate::health::{self, Health};
+use crate::health::{self, Health, HealthError};
 use crate::io::backend;
 use crate::logging;
 use crate::run::{self, Options, StartError};
@@ -286,22 +286,14 @@ fn ask_health(args: &HealthArgs) -> ExitCode {
     let patience = Duration::from_millis(args.timeout_ms.into());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let asked = runtime
-        .map(|runtime| runtime.block_on(health::check(args.address, &args.service, patience)));
-    match asked {
-        Ok(Ok(health)) => {
-            say(&health.to_string());
-            let serves = health == Health::Serving;
-            if serves { ExitCode::SUCCESS } else { ExitCode::from(EXIT_RUNTIME) }
-        }
-        Ok(Err(error)) => {
-            complain(&format!("{}: {error}", args.address));
-            ExitCode::from(EXIT_RUNTIME)
-        }
-        Err(error) => {
-            complain(&error.to_string());
-            ExitCode::from(EXIT_RUNTIME)
-        }
+        .map_err(HealthError::Connect)
+        .and_then(|runtime| runtime.block_on(health::check(args.address, &args.service, patience)));
+    match &asked {
+        Ok(health) => say(&health.to_string()),
+        Err(error) => complain(&format!("{}: {error}", args.address)),
     }
+    let serves = matches!(asked, Ok(Health::Serving));
+    if serves { ExitCode::SUCCESS } else { ExitCode::from(EXIT_RUNTIME) }
 }
 
 /// A line on standard output. A reader that has gone away is no reason to fail.

@@ -9,15 +9,18 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Request};
+use prost::Message;
 use thiserror::Error;
+
+use crate::http2::grpc::Status;
 
 /// Longest answer that is read: a message of two bytes in a frame of five, and room for what later
 /// versions of the protocol add.
 const ANSWER_BYTES_MAX: usize = 4096;
-/// NOT_FOUND: the server does not know the service.
-const NOT_FOUND: &str = "5";
+/// What precedes a message of gRPC: whether it is compressed, and its length.
+const FRAME_BYTES: usize = 5;
 
 /// What a server says of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +59,8 @@ pub enum HealthError {
     #[error("the answer has the status {0}")]
     Status(u16),
     /// The server refused the call.
-    #[error("the call ended with grpc-status {0}")]
-    Code(String),
+    #[error("the call ended with {0}")]
+    Refused(&'static str),
     /// The answer is no message of the protocol.
     #[error("the answer is malformed")]
     Malformed,
@@ -122,87 +125,57 @@ async fn call(
     let trailers = body.trailers().await.map_err(HealthError::Call)?;
     match trailers.as_ref().and_then(ended) {
         Some(ended) => ended,
-        None => status(&answer).ok_or(HealthError::Malformed),
+        None => health(&answer).ok_or(HealthError::Malformed),
     }
 }
 
-/// What `grpc-status` says, unless that is OK.
+/// What the status of the call says, unless that is OK.
 fn ended(fields: &HeaderMap) -> Option<Result<Health, HealthError>> {
-    match fields.get("grpc-status")?.to_str().unwrap_or("?") {
-        "0" => None,
-        NOT_FOUND => Some(Ok(Health::ServiceUnknown)),
-        code => Some(Err(HealthError::Code(code.to_owned()))),
+    match Status::of_fields(fields)? {
+        Status::OK => None,
+        Status::NOT_FOUND => Some(Ok(Health::ServiceUnknown)),
+        status => Some(Err(HealthError::Refused(Status::LABELS[status.index()]))),
     }
 }
 
-/// A `HealthCheckRequest`, as gRPC frames it: its field 1 is the service.
+/// `grpc.health.v1.HealthCheckRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Question {
+    #[prost(string, tag = "1")]
+    service: String,
+}
+
+/// `grpc.health.v1.HealthCheckResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Answer {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
+/// The question about `service`, as gRPC frames it.
 fn question(service: &str) -> Bytes {
-    let mut message = BytesMut::new();
-    if !service.is_empty() {
-        message.put_u8(0x0a);
-        put_varint(&mut message, service.len() as u64);
-        message.put_slice(service.as_bytes());
-    }
-    let mut framed = BytesMut::with_capacity(message.len() + 5);
+    let message = Question { service: service.to_owned() };
+    let length = message.encoded_len();
+    let mut framed = BytesMut::with_capacity(length + FRAME_BYTES);
     framed.put_u8(0);
-    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-    framed.extend_from_slice(&message);
+    framed.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    framed.put(message.encode_to_vec().as_slice());
     framed.freeze()
 }
 
-/// The status of a `HealthCheckResponse`: its field 1, 0 if it is left out.
-fn status(answer: &[u8]) -> Option<Health> {
-    let (&[compressed, a, b, c, d], message) = answer.split_first_chunk()?;
+/// What a framed answer says.
+fn health(answer: &[u8]) -> Option<Health> {
+    let (&[compressed, a, b, c, d], message) = answer.split_first_chunk::<FRAME_BYTES>()?;
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
     if compressed != 0 || message.len() != length {
         return None;
     }
-    let mut rest = message;
-    let mut status = 0;
-    while !rest.is_empty() {
-        let key = varint(&mut rest)?;
-        match key & 7 {
-            0 if key >> 3 == 1 => status = varint(&mut rest)?,
-            // What later versions add is skipped, by the types of protobuf's encoding.
-            0 => drop(varint(&mut rest)?),
-            1 => rest = rest.get(8..)?,
-            2 => {
-                let length = usize::try_from(varint(&mut rest)?).ok()?;
-                rest = rest.get(length..)?;
-            }
-            5 => rest = rest.get(4..)?,
-            _ => return None,
-        }
-    }
-    Some(match status {
+    Some(match Answer::decode(message).ok()?.status {
         1 => Health::Serving,
         2 => Health::NotServing,
         3 => Health::ServiceUnknown,
         _ => Health::Unknown,
     })
-}
-
-fn put_varint(out: &mut BytesMut, mut value: u64) {
-    while value >= 0x80 {
-        out.put_u8(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.put_u8(value as u8);
-}
-
-fn varint(rest: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        if rest.is_empty() {
-            return None;
-        }
-        let byte = rest.get_u8();
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -220,7 +193,7 @@ mod tests {
     #[test]
     fn answers_are_read_with_what_later_versions_add() {
         let framed = |message: &[u8]| [&[0, 0, 0, 0, message.len() as u8], message].concat();
-        let read = |message: &[u8]| status(&framed(message));
+        let read = |message: &[u8]| health(&framed(message));
         assert_eq!(read(&[8, 1]), Some(Health::Serving));
         assert_eq!(read(&[8, 2]), Some(Health::NotServing));
         assert_eq!(read(&[8, 3]), Some(Health::ServiceUnknown));
@@ -231,7 +204,7 @@ mod tests {
         for malformed in [&[8][..], &[0x12, 5, 1], &[0x25, 1], &[0x29], &[0x0b], &[0x80; 11]] {
             assert_eq!(read(malformed), None, "{malformed:?}");
         }
-        assert_eq!(status(&[0, 0, 0, 0, 2, 8]), None, "cut");
-        assert_eq!(status(&[1, 0, 0, 0, 2, 8, 1]), None, "compressed");
+        assert_eq!(health(&[0, 0, 0, 0, 2, 8]), None, "cut");
+        assert_eq!(health(&[1, 0, 0, 0, 2, 8, 1]), None, "compressed");
     }
 }

@@ -43,6 +43,10 @@ impl Status {
     ];
     /// It ended without a status.
     pub const NONE: Self = Self(17);
+    /// It ended well.
+    pub const OK: Self = Self(0);
+    /// What was asked for is not there.
+    pub const NOT_FOUND: Self = Self(5);
     const CANCELLED: Self = Self(1);
     const DEADLINE_EXCEEDED: Self = Self(4);
     const RESOURCE_EXHAUSTED: Self = Self(8);
