@@ -13,16 +13,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The members of the workspace and the names of their packages.
-const MEMBERS: [(&str, &str); 6] = [
+const MEMBERS: [(&str, &str); 7] = [
     ("proxy", "ringway"),
     ("tls", "ringway-tls"),
     ("router", "ringway-router"),
     ("stats", "ringway-stats"),
+    ("protocol", "ringway-protocol"),
     ("benches", "ringway-bench"),
     ("deploy", "ringway-push"),
 ];
 /// Members that decide and measure: they move no bytes.
-const LEAVES: [&str; 3] = ["tls", "router", "stats"];
+const LEAVES: [&str; 4] = ["tls", "router", "stats", "protocol"];
 /// What only those who move bytes may name.
 const TRANSPORT: [&str; 3] = ["monoio", "h2", "httparse"];
 /// Other runtimes and sockets, which a leaf has no use for either.
@@ -75,7 +76,7 @@ fn member_dependencies(folder: &str) -> Vec<Dependency> {
 }
 
 #[test]
-fn the_workspace_has_six_members() {
+fn the_workspace_has_seven_members() {
     let manifest = read(&root().join("Cargo.toml"));
     let line = manifest.lines().find_map(|line| line.strip_prefix("members = "));
     let mut members: Vec<&str> =
@@ -112,9 +113,9 @@ fn only_proxy_and_benches_name_the_transport() {
 }
 
 #[test]
-fn deploy_uses_router_and_tls_only() {
+fn deploy_uses_router_tls_and_protocol_only() {
     for Dependency { name, .. } in member_dependencies("deploy") {
-        let allowed = ["ringway-router", "ringway-tls"].contains(&&*name);
+        let allowed = ["ringway-router", "ringway-tls", "ringway-protocol"].contains(&&*name);
         assert!(allowed || !name.starts_with("ringway"), "deploy depends on {name}");
     }
 }

@@ -1,0 +1,7 @@
+//! The config pusher: from a folder of services, workloads and routes to what each sidecar runs.
+//!
+//! ```text
+//! folder ─▶ model ─▶ compile ─▶ release ─▶ rollout ─▶ server ═▶ sidecars
+//!           (quarantine)  (per class)      (canary, steps)   ◀═ reports
+//! ```
+#![forbid(unsafe_code)]
