@@ -1,0 +1,27 @@
+//! Every maximum of the protocol.
+
+/// Bytes of the payload of a frame: 32 MiB, some 100 000 routes.
+pub const FRAME_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of the text of a policy.
+pub const POLICY_BYTES_MAX: usize = FRAME_BYTES_MAX - 64 * 1024;
+
+/// Bytes of the body of a request: a report, a join, a renewal.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of the reason in a report. A longer one is cut.
+pub const REASON_BYTES_MAX: usize = 4096;
+
+/// Bytes of a node's name, a label, a capability.
+pub const NAME_BYTES_MAX: usize = 253;
+
+/// Labels of a sidecar, and capabilities.
+pub const NAMES_MAX: usize = 32;
+
+/// Clusters with pushed endpoints that one sidecar has.
+pub const CLUSTERS_MAX: usize = 10_000;
+
+/// Endpoints of one cluster.
+pub const MEMBERS_MAX: usize = 10_000;
+
+const _: () = assert!(POLICY_BYTES_MAX < FRAME_BYTES_MAX && FRAME_BYTES_MAX <= u32::MAX as usize);
