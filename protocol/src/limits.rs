@@ -21,7 +21,7 @@ pub const NAMES_MAX: usize = 32;
 /// Clusters with pushed endpoints that one sidecar has.
 pub const CLUSTERS_MAX: usize = 10_000;
 
-/// Endpoints of one cluster.
-pub const MEMBERS_MAX: usize = 10_000;
+/// Endpoints of one cluster: as many as a file may give it.
+pub const MEMBERS_MAX: usize = 4096;
 
 const _: () = assert!(POLICY_BYTES_MAX < FRAME_BYTES_MAX && FRAME_BYTES_MAX <= u32::MAX as usize);

@@ -14,6 +14,7 @@
 
 pub(crate) mod canonical;
 pub(crate) mod check;
+pub mod control;
 pub(crate) mod decode;
 pub mod http2;
 pub(crate) mod names;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use control::ControlConfig;
 use canonical::{display_all, is_default, milliseconds, optional_milliseconds};
 use http2::Http2Config;
 use tls::{ClusterTlsConfig, IdentityConfig, ListenerTlsConfig, Mtls, SniConfig};
@@ -50,6 +52,10 @@ pub struct Config {
     /// How the process ends.
     #[serde(skip_serializing_if = "is_default")]
     pub drain: DrainConfig,
+    /// The pusher that says what this process does. Then the file has no `identity`, `listeners`,
+    /// `routes` and `clusters`: they come from there. Default: none.
+    #[serde(skip_serializing_if = "is_default")]
+    pub control: Option<ControlConfig>,
     /// Where connections are accepted. At most [`LISTENERS_MAX`](crate::limits::LISTENERS_MAX).
     pub listeners: Vec<ListenerConfig>,
     /// What is done with HTTP requests. At most [`ROUTES_MAX`](crate::limits::ROUTES_MAX).
@@ -467,6 +473,17 @@ pub enum ProxyProtocolVersion {
     V2,
 }
 
+/// Where a cluster has its endpoints from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Discovery {
+    /// From the file.
+    #[default]
+    File,
+    /// From the pusher, as they come and go.
+    Pushed,
+}
+
 /// A set of endpoints that serve the same. About 230 bytes + text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClusterConfig {
@@ -474,6 +491,10 @@ pub struct ClusterConfig {
     pub name: String,
     /// Its members. At most [`ENDPOINTS_MAX`](crate::limits::ENDPOINTS_MAX).
     pub endpoints: Vec<EndpointConfig>,
+    /// `file` or `pushed`: where its endpoints come from. Default `file`. `pushed` is written by the
+    /// pusher; there are none until it says so, and `endpoints` are refused.
+    #[serde(skip_serializing_if = "is_default")]
+    pub discovery: Discovery,
     /// `least_request` or `round_robin`. Default `least_request`.
     #[serde(skip_serializing_if = "is_default")]
     pub balance: Balance,
@@ -515,6 +536,7 @@ impl Default for ClusterConfig {
         ClusterConfig {
             name: String::new(),
             endpoints: Vec::new(),
+            discovery: Discovery::File,
             balance: Balance::default(),
             connect_timeout: Duration::from_secs(1),
             idle_timeout: TUNNEL_IDLE,

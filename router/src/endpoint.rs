@@ -28,8 +28,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::config::Balance;
-use crate::limits::ADDRESSES_MAX;
+use crate::config::{Balance, Discovery};
+use crate::limits::{ADDRESSES_MAX, ENDPOINTS_MAX, WEIGHT_MAX};
 use crate::table::{Cluster, ClusterId, Table};
 use slots::SlotList;
 
@@ -114,10 +114,13 @@ impl Endpoint {
     }
 }
 
-/// What names resolve to; the last answer that had an address stays.
+/// What names resolve to, where the last answer that had an address stays, and what the pusher says
+/// of clusters.
 #[derive(Clone, Debug, Default)]
 pub struct Addresses {
     known: HashMap<Box<str>, Vec<SocketAddr>>,
+    /// Addresses and weights by cluster.
+    pushed: HashMap<Box<str>, Vec<(SocketAddr, u32)>>,
 }
 
 impl Addresses {
@@ -153,6 +156,26 @@ impl Addresses {
     /// What a `name:port` resolves to; empty if it never did.
     pub fn of(&self, name: &str) -> &[SocketAddr] {
         self.known.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Takes the endpoints, addresses with weights, of a cluster that has them from the pusher; at
+    /// most [`ENDPOINTS_MAX`]. They may come before the cluster itself. Gives whether anything
+    /// changed.
+    pub fn pushed(&mut self, cluster: &str, mut members: Vec<(SocketAddr, u32)>) -> bool {
+        members.truncate(ENDPOINTS_MAX);
+        for (_, weight) in &mut members {
+            *weight = (*weight).min(WEIGHT_MAX);
+        }
+        if self.pushed.get(cluster).map_or(&[][..], Vec::as_slice) == members {
+            return false;
+        }
+        self.pushed.insert(cluster.into(), members);
+        true
+    }
+
+    /// Forgets the pushed endpoints of clusters that `keep` does not hold for.
+    pub fn retain_pushed(&mut self, mut keep: impl FnMut(&str) -> bool) {
+        self.pushed.retain(|cluster, _| keep(cluster));
     }
 
     /// Forgets names that the table does not have.
@@ -358,6 +381,11 @@ struct Member {
 fn members(cluster: &Cluster, addresses: &Addresses) -> Vec<Member> {
     let mut seen = std::collections::HashSet::new();
     let mut members = Vec::new();
+    if cluster.discovery == Discovery::Pushed {
+        let pushed = addresses.pushed.get(&cluster.name).map_or(&[][..], Vec::as_slice);
+        let fresh = pushed.iter().filter(|(address, _)| seen.insert(*address));
+        return fresh.map(|&(address, weight)| Member { address, weight, name: None }).collect();
+    }
     for endpoint in &cluster.endpoints {
         let literal = endpoint.literal.as_slice();
         let name = endpoint.host_name().map(Arc::from);

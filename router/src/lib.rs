@@ -34,7 +34,8 @@ pub use action::{Action, Backends, HeaderEdits, PathRewrite, Redirect, Respond, 
 pub use config::canonical::TableHash;
 pub use config::http2::Http2Config;
 pub use config::tls::{Mtls, TlsVersion};
-pub use config::{Balance, ClusterProtocol, Config, Protocol, ProxyProtocolVersion};
+pub use config::control::ControlConfig;
+pub use config::{Balance, ClusterProtocol, Config, Discovery, Protocol, ProxyProtocolVersion};
 pub use endpoint::{Addresses, Endpoint, EndpointLoad, EndpointSlot, EndpointTable, InFlight};
 pub use explain::{Explanation, explain};
 pub use host::without_port;

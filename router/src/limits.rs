@@ -33,6 +33,10 @@ pub const CERTIFICATES_MAX: usize = 64;
 pub const REVOCATION_LISTS_MAX: usize = 64;
 /// Identities that one cluster may have.
 pub const IDENTITIES_MAX: usize = 64;
+/// Labels of a sidecar, and bytes of one and of the name of its node.
+pub const LABELS_MAX: usize = 32;
+/// See [`LABELS_MAX`].
+pub const NODE_BYTES_MAX: usize = 253;
 /// Routes of a file.
 pub const ROUTES_MAX: usize = 1 << 18;
 /// Hosts of one route.

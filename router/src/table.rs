@@ -43,7 +43,8 @@ use crate::action::{Action, HeaderEdits, NO_EDITS};
 use crate::config::canonical::TableHash;
 use crate::config::http2::Http2Config;
 use crate::config::tls::Mtls;
-use crate::config::{Balance, ClusterProtocol, Protocol, ProxyProtocolVersion};
+use crate::config::control::ControlConfig;
+use crate::config::{Balance, ClusterProtocol, Discovery, Protocol, ProxyProtocolVersion};
 use crate::host::fold;
 pub(crate) use actions::matched_prefix;
 pub(crate) use compile::build;
@@ -150,6 +151,8 @@ pub struct Cluster {
     pub http2: Http2Config,
     /// How TLS is spoken: `Some` exactly if it is.
     pub tls: Option<ClusterTls>,
+    /// Where its members come from.
+    pub discovery: Discovery,
     /// Its members as the file names them.
     pub endpoints: Vec<EndpointName>,
 }
@@ -280,6 +283,7 @@ pub struct Table {
     hash: TableHash,
     identity: Option<IdentityFiles>,
     admin: Option<SocketAddr>,
+    control: Option<Box<ControlConfig>>,
     drain: Drain,
     listeners: Box<[Listener]>,
     clusters: Box<[Cluster]>,
@@ -306,6 +310,11 @@ impl Table {
     /// Address of the admin server.
     pub fn admin(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// The pusher that says what is done; `None` if the file does.
+    pub fn control(&self) -> Option<&ControlConfig> {
+        self.control.as_deref()
     }
 
     /// How the process ends.

@@ -14,11 +14,12 @@ use std::fmt;
 
 use foldhash::fast::FixedState;
 
+use super::control;
 use super::http2;
 use super::names;
 use super::rules_check;
 use super::tls_check;
-use super::{ClusterConfig, ClusterProtocol, Config, ListenerConfig, Protocol, RouteConfig};
+use super::{ClusterConfig, ClusterProtocol, Config, Discovery, ListenerConfig, Protocol, RouteConfig};
 use crate::host;
 use crate::limits::{
     CANDIDATES_MAX, CLUSTERS_MAX, DURATION_MAX, ENDPOINTS_MAX, HOSTS_MAX, LISTENERS_MAX,
@@ -98,6 +99,7 @@ pub(crate) fn config(config: &Config, sink: &mut Sink) {
     };
     checker.counts();
     checker.drain();
+    control::check(&mut checker);
     tls_check::identity(&mut checker);
     checker.listeners();
     checker.routes();
@@ -203,7 +205,7 @@ impl<'c> Checker<'c, '_> {
         self.at_most(&At::root("listeners"), config.listeners.len(), LISTENERS_MAX);
         self.at_most(&At::root("routes"), config.routes.len(), ROUTES_MAX);
         self.at_most(&At::root("clusters"), config.clusters.len(), CLUSTERS_MAX);
-        if config.listeners.is_empty() {
+        if config.listeners.is_empty() && config.control.is_none() {
             self.refuse(&At::root("listeners"), "at least one listener is required");
         }
     }
@@ -377,6 +379,10 @@ impl<'c> Checker<'c, '_> {
         self.duration(&at.field("idle_timeout"), cluster.idle_timeout);
         self.duration(&at.field("pool").field("idle_timeout"), cluster.pool.idle_timeout);
         self.at_most(&at.field("endpoints"), cluster.endpoints.len(), ENDPOINTS_MAX);
+        if cluster.discovery == Discovery::Pushed && !cluster.endpoints.is_empty() {
+            let message = "the endpoints of a cluster with `discovery: pushed` come from the pusher";
+            self.refuse(&at.field("endpoints"), message);
+        }
         let mut seen: HashMap<&str, usize, FixedState> = HashMap::default();
         for (nth, endpoint) in cluster.endpoints.iter().enumerate() {
             let at = at.element("endpoints", nth);
@@ -402,7 +408,7 @@ impl<'c> Checker<'c, '_> {
 }
 
 /// `ip:port` or `name:port`, with a port that can be connected to.
-fn endpoint_address(text: &str) -> Result<(), String> {
+pub(super) fn endpoint_address(text: &str) -> Result<(), String> {
     if text.is_empty() {
         return Err("an address is required".to_owned());
     }

@@ -7,14 +7,15 @@
 //! # Not here
 //! What values mean together: `check`.
 
+use super::control;
 use super::http2;
 use super::rules::rule;
 use super::scalars::{self, Fault};
 use super::schema::{self, Schema};
 use super::tls_decode::{self, MTLS};
 use super::{
-    Balance, ClusterConfig, ClusterProtocol, Config, DrainConfig, EndpointConfig, ListenerConfig,
-    PoolConfig, Protocol, ProxyProtocolVersion, RouteConfig,
+    Balance, ClusterConfig, ClusterProtocol, Config, Discovery, DrainConfig, EndpointConfig,
+    ListenerConfig, PoolConfig, Protocol, ProxyProtocolVersion, RouteConfig,
 };
 use crate::limits::{
     CLUSTERS_MAX, ENDPOINTS_MAX, HOSTS_MAX, LISTENERS_MAX, ROUTES_MAX, RULES_MAX, SNI_ROUTES_MAX,
@@ -34,6 +35,7 @@ pub(crate) fn config(tree: &Tree<'_>, sink: &mut Sink) -> Config {
         "identity" => config.identity = Some(tls_decode::identity(r, node)),
         "admin" => config.admin = r.scalar(node, scalars::socket_address),
         "drain" => config.drain = drain(r, node),
+        "control" => config.control = Some(control::decode(r, node)),
         "listeners" => config.listeners = r.list(node, LISTENERS_MAX, listener),
         "routes" => config.routes = r.list(node, ROUTES_MAX, route),
         _ => config.clusters = r.list(node, CLUSTERS_MAX, cluster),
@@ -341,6 +343,8 @@ fn route<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<RouteConfig> {
     Some(route)
 }
 
+const DISCOVERIES: &[(&str, Discovery)] =
+    &[("file", Discovery::File), ("pushed", Discovery::Pushed)];
 const BALANCES: &[(&str, Balance)] =
     &[("least_request", Balance::LeastRequest), ("round_robin", Balance::RoundRobin)];
 const BALANCES_LATER: &[&str] =
@@ -353,6 +357,7 @@ fn cluster<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<ClusterConfig> 
     r.object(node, &schema::CLUSTER, |r, name, node| match name {
         "name" => set(&mut cluster.name, r.text(node)),
         "endpoints" => cluster.endpoints = r.list(node, ENDPOINTS_MAX, endpoint),
+        "discovery" => set(&mut cluster.discovery, r.choice(node, DISCOVERIES, &[])),
         "balance" => set(&mut cluster.balance, r.choice(node, BALANCES, BALANCES_LATER)),
         "connect_timeout" => set(&mut cluster.connect_timeout, r.timeout(node)),
         "idle_timeout" => set(&mut cluster.idle_timeout, r.timeout(node)),

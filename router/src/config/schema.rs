@@ -23,11 +23,16 @@ const fn schema(
 
 pub(super) const CONFIG: Schema = schema(
     "the file",
-    &["identity", "admin", "drain", "listeners", "routes", "clusters"],
+    &["identity", "admin", "drain", "control", "listeners", "routes", "clusters"],
     &["policies", "limits", "telemetry"],
 );
 pub(super) const IDENTITY: Schema =
     schema("an identity", &["certificate", "key", "trust_bundle", "revocation_lists"], &[]);
+pub(super) const CONTROL: Schema = schema(
+    "control",
+    &["address", "bundle_hash", "token_file", "state_dir", "node", "labels"],
+    &[],
+);
 pub(super) const DRAIN: Schema = schema("drain", &["delay", "timeout"], &[]);
 pub(super) const LISTENER: Schema = schema(
     "a listener",
@@ -106,6 +111,7 @@ pub(super) const CLUSTER: Schema = schema(
     &[
         "name",
         "endpoints",
+        "discovery",
         "balance",
         "connect_timeout",
         "idle_timeout",
@@ -130,7 +136,7 @@ pub(super) const ENDPOINT: Schema =
 /// Fields that must have a value where they stand: nothing behind them looks like something and
 /// would mean plaintext, everybody, or more roots than meant.
 pub(super) const NEVER_EMPTY: &[&str] =
-    &["identity", "mtls", "tls", "trust_bundle", "revocation_lists", "certificates"];
+    &["identity", "control", "mtls", "tls", "trust_bundle", "revocation_lists", "certificates"];
 
 impl Schema {
     /// The field that `name` is probably meant to be: the nearest within a third of its length.

@@ -519,15 +519,21 @@ routes:
 clusters:
   - {name: c, endpoints: [{address: "n:1", weight: 2}], balance: round_robin, connect_timeout: 2s,
      idle_timeout: 2s, pool: {idle_timeout: 1s, idle_max: 1}, send_proxy_protocol: v2}
-  - {name: m, identity: "spiffe://d/p"}
+  - {name: m, identity: "spiffe://d/p", discovery: pushed}
   - {name: o, tls: {server_name: n, trust_bundle: a, certificate: b, key: c, min_version: "1.3", resumption: false}}
 "#;
-    let loaded = load(yaml, Format::Yaml).unwrap_or_else(|problems| panic!("{problems}"));
-    let canonical = serde_json::to_value(&loaded.config).unwrap();
+    let control = format!(
+        "control: {{address: \"p:1\", bundle_hash: {}, token_file: t, state_dir: s, node: n, labels: [l]}}",
+        "ab".repeat(32)
+    );
+    let files = [yaml, &control].map(|text| {
+        let loaded = load(text, Format::Yaml).unwrap_or_else(|problems| panic!("{problems}"));
+        serde_json::to_value(&loaded.config).unwrap()
+    });
     // Written out, the canonical form names every field; read again, it is the same configuration
     // but for units.
     let mut names = std::collections::BTreeSet::new();
-    collect(&canonical, &mut names);
+    files.iter().for_each(|canonical| collect(canonical, &mut names));
     for schema in SCHEMAS {
         for field in schema.fields {
             assert!(names.contains(*field), "{} has {field}", schema.what);
@@ -579,6 +585,7 @@ fn limits_of_http_2_are_within_what_is_sensible() {
 const SCHEMAS: &[&super::schema::Schema] = &[
     &super::schema::CONFIG,
     &super::schema::IDENTITY,
+    &super::schema::CONTROL,
     &super::schema::HTTP2,
     &super::schema::LISTENER_TLS,
     &super::schema::PAIR,
@@ -603,9 +610,16 @@ const SCHEMAS: &[&super::schema::Schema] = &[
 /// By their names alone: a name that two objects have may be shown in either.
 #[test]
 fn reference_shows_every_field_of_the_model() {
-    let text = include_str!("../../../deploy/examples/reference.yaml");
-    let loaded = load(text, Format::Yaml).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!(loaded.warnings, []);
+    let mut text = String::new();
+    // What a pusher says does not stand beside what the file says.
+    for file in [
+        include_str!("../../../deploy/examples/reference.yaml"),
+        include_str!("../../../deploy/examples/sidecar.yaml"),
+    ] {
+        let loaded = load(file, Format::Yaml).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(loaded.warnings, []);
+        text += file;
+    }
     let shown: std::collections::HashSet<&str> = text
         .lines()
         .filter(|line| !line.trim_start().starts_with('#'))

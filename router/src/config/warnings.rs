@@ -11,7 +11,7 @@ use foldhash::fast::FixedState;
 
 use super::tls::{ListenerTlsConfig, Mtls, TlsVersion};
 use super::{
-    ConditionConfig, Config, ListenerConfig, MatchConfig, PathConfig, RouteConfig, RuleConfig,
+    ConditionConfig, Config, Discovery, ListenerConfig, MatchConfig, PathConfig, RouteConfig, RuleConfig,
     ValueConfig,
 };
 use crate::problem::{Problem, Sink};
@@ -105,6 +105,9 @@ fn unproved(config: &Config, sink: &mut Sink) {
 fn weights(config: &Config, sink: &mut Sink) {
     for (nth, cluster) in config.clusters.iter().enumerate() {
         let path = format!("clusters[{nth}].endpoints");
+        if cluster.discovery == Discovery::Pushed {
+            continue;
+        }
         if cluster.endpoints.is_empty() {
             let message = "no endpoints: every request is answered 503";
             sink.push(Problem::warning(path, message));

@@ -242,3 +242,26 @@ proptest! {
         prop_assert!(heavier >= 2);
     }
 }
+
+#[test]
+fn pushed_endpoints_serve_their_cluster_and_keep_their_load() {
+    let yaml = "listeners: [{name: l, address: \"127.0.0.1:80\", protocol: tcp, cluster: c}]\n\
+                clusters: [{name: c, discovery: pushed}]\n";
+    let (table, loaded) = crate::load_table(yaml, crate::Format::Yaml).unwrap();
+    assert_eq!(loaded.warnings, []);
+    let cluster = table.cluster_named("c").unwrap();
+    let mut addresses = Addresses::new();
+    let first = EndpointTable::build(&table, &addresses, None);
+    assert!(first.pick(cluster, Balance::LeastRequest, &mut 0, 0, None).is_none());
+    let address = |last: u8| SocketAddr::from(([10, 0, 0, last], 80));
+    assert!(addresses.pushed("c", vec![(address(1), 1), (address(2), 3), (address(1), 9)]));
+    assert!(!addresses.pushed("c", vec![(address(1), 1), (address(2), 3), (address(1), 9)]));
+    let second = EndpointTable::build(&table, &addresses, Some(&first));
+    let weights: Vec<u32> = second.cluster(cluster).iter().map(|one| one.weight).collect();
+    assert_eq!(weights, [1, 3], "the first of an address counts");
+    addresses.pushed("c", vec![(address(2), 1), (address(3), 1)]);
+    let third = EndpointTable::build(&table, &addresses, Some(&second));
+    assert_eq!(third.cluster(cluster)[0].slot, second.cluster(cluster)[1].slot);
+    assert!(addresses.pushed("c", Vec::new()), "an empty answer counts, other than of a resolver");
+    assert!(!addresses.pushed("other", Vec::new()));
+}

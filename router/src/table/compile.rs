@@ -62,6 +62,7 @@ pub(crate) fn build(config: &Config) -> Table {
         hash: TableHash::of(config),
         identity: config.identity.as_ref().map(tls::identity),
         admin: config.admin,
+        control: config.control.clone().map(Box::new),
         drain: Drain { delay: config.drain.delay, timeout: config.drain.timeout },
         listeners,
         clusters: config.clusters.iter().map(cluster).collect(),
@@ -118,6 +119,7 @@ fn cluster(config: &ClusterConfig) -> Cluster {
         protocol: config.protocol,
         http2: config.http2,
         tls: tls::cluster(config),
+        discovery: config.discovery,
         endpoints: endpoints.collect(),
     }
 }
