@@ -6,6 +6,7 @@ use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ResolvesClientCert, Resumption, Tls12Resumption};
 use rustls::sign::CertifiedKey;
+use rustls::time_provider::TimeProvider;
 use rustls_pki_types::{ServerName, UnixTime};
 
 use crate::call::CallTime;
@@ -86,15 +87,9 @@ impl ClientTls {
             }
             Trust::Roots(roots) => Arc::new(RootsVerifier::new(Arc::clone(roots))),
         };
-        let own = OwnCertificate(settings.pair.as_ref().map(|pair| Arc::clone(pair.certified())));
         let mut config =
-            ClientConfig::builder_with_details(Arc::clone(provider.crypto()), Arc::new(CallTime))
-                .with_protocol_versions(versions(settings.tls12))?
-                .dangerous()
-                .with_custom_certificate_verifier(verifier)
-                .with_client_cert_resolver(Arc::new(own));
+            config(verifier, settings.pair.as_ref(), settings.tls12, provider, Arc::new(CallTime))?;
         config.alpn_protocols.clone_from(&settings.alpn);
-        config.enable_early_data = false;
         config.resumption = resumption(settings.resumption);
         let mesh = matches!(settings.trust, Trust::Mesh { .. });
         Ok(ClientTls { config: Arc::new(config), mesh, resumption: settings.resumption })
@@ -130,6 +125,25 @@ impl ClientTls {
         config.resumption = resumption(self.resumption);
         ClientTls { config: Arc::new(config), mesh: self.mesh, resumption: self.resumption }
     }
+}
+
+/// What rustls takes, with the time from `time`: no application protocols, no resumption.
+pub(crate) fn config(
+    verifier: Arc<dyn ServerCertVerifier>,
+    pair: Option<&Arc<KeyPair>>,
+    tls12: bool,
+    provider: &Provider,
+    time: Arc<dyn TimeProvider>,
+) -> Result<ClientConfig, BuildFault> {
+    let own = OwnCertificate(pair.map(|pair| Arc::clone(pair.certified())));
+    let mut config = ClientConfig::builder_with_details(Arc::clone(provider.crypto()), time)
+        .with_protocol_versions(versions(tls12))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_cert_resolver(Arc::new(own));
+    config.enable_early_data = false;
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }
 
 fn resumption(is_on: bool) -> Resumption {

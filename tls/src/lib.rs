@@ -21,6 +21,7 @@
 mod call;
 pub mod certificate;
 pub mod client;
+pub mod control;
 pub mod fault;
 pub mod hello;
 pub mod limits;

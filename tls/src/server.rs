@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::time_provider::TimeProvider;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
@@ -39,6 +40,8 @@ pub enum Peers {
     None,
     /// Members of the mesh: a certificate is required.
     Required(Arc<Bundle>),
+    /// Members of the mesh and those without a certificate: one that is shown must be of the mesh.
+    Optional(Arc<Bundle>),
 }
 
 /// Why settings cannot be used.
@@ -94,29 +97,7 @@ impl ServerTls {
         settings: &ServerSettings<'_>,
         provider: &crate::provider::Provider,
     ) -> Result<ServerTls, BuildFault> {
-        let certificates = Certificates::new(settings.certificates)?;
-        let builder =
-            ServerConfig::builder_with_details(Arc::clone(provider.crypto()), Arc::new(CallTime))
-                .with_protocol_versions(versions(settings.tls12))?;
-        let builder = match &settings.peers {
-            Peers::None => builder.with_no_client_auth(),
-            Peers::Required(bundle) => {
-                let verifier = MeshVerifier::new(Arc::clone(bundle), Box::default());
-                builder.with_client_cert_verifier(Arc::new(verifier))
-            }
-        };
-        let mut config = builder.with_cert_resolver(Arc::new(certificates));
-        config.alpn_protocols = settings.alpn.iter().map(|name| name.to_vec()).collect();
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.max_early_data_size = 0;
-        config.ignore_client_order = true;
-        if settings.resumption {
-            config.ticketer = Arc::new(BoundTickets::new()?);
-            config.send_tls13_tickets = 1;
-        } else {
-            config.ticketer = Arc::new(NoTickets);
-            config.send_tls13_tickets = 0;
-        }
+        let config = config(settings, provider, Arc::new(CallTime))?;
         let mesh = matches!(settings.peers, Peers::Required(_));
         Ok(ServerTls { config: Arc::new(config), mesh })
     }
@@ -128,6 +109,38 @@ impl ServerTls {
     pub fn accept(&self) -> Result<Session, Fault> {
         Session::server(&self.config, self.mesh)
     }
+}
+
+/// What rustls takes, with the time from `time`.
+pub(crate) fn config(
+    settings: &ServerSettings<'_>,
+    provider: &crate::provider::Provider,
+    time: Arc<dyn TimeProvider>,
+) -> Result<ServerConfig, BuildFault> {
+    let certificates = Certificates::new(settings.certificates)?;
+    let builder = ServerConfig::builder_with_details(Arc::clone(provider.crypto()), time)
+        .with_protocol_versions(versions(settings.tls12))?;
+    let mesh = |bundle: &Arc<Bundle>| MeshVerifier::new(Arc::clone(bundle), Box::default());
+    let builder = match &settings.peers {
+        Peers::None => builder.with_no_client_auth(),
+        Peers::Required(bundle) => builder.with_client_cert_verifier(Arc::new(mesh(bundle))),
+        Peers::Optional(bundle) => {
+            builder.with_client_cert_verifier(Arc::new(mesh(bundle).optional()))
+        }
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(certificates));
+    config.alpn_protocols = settings.alpn.iter().map(|name| name.to_vec()).collect();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    config.ignore_client_order = true;
+    if settings.resumption {
+        config.ticketer = Arc::new(BoundTickets::new()?);
+        config.send_tls13_tickets = 1;
+    } else {
+        config.ticketer = Arc::new(NoTickets);
+        config.send_tls13_tickets = 0;
+    }
+    Ok(config)
 }
 
 pub(crate) fn versions(tls12: bool) -> &'static [&'static SupportedProtocolVersion] {

@@ -26,7 +26,7 @@ use crate::certificate::{self, NotSvid};
 use crate::fault::{Fault, IdentityFault};
 use crate::limits::CHAIN_CERTIFICATES_MAX;
 use crate::material::{Bundle, Roots};
-use crate::provider::provider;
+use crate::provider::{provider, sha256};
 use crate::spiffe::SpiffeId;
 
 mod accepted;
@@ -160,13 +160,20 @@ pub(crate) struct MeshVerifier {
     bundle: Arc<Bundle>,
     /// Ids that are accepted; empty for all that the bundle vouches for.
     expected: Box<[SpiffeId]>,
+    /// A client may come without a certificate.
+    optional: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl MeshVerifier {
     pub(crate) fn new(bundle: Arc<Bundle>, expected: Box<[SpiffeId]>) -> MeshVerifier {
         let algorithms = provider().crypto().signature_verification_algorithms;
-        MeshVerifier { bundle, expected, algorithms }
+        MeshVerifier { bundle, expected, optional: false, algorithms }
+    }
+
+    /// The same, for clients that may come without a certificate.
+    pub(crate) fn optional(self) -> MeshVerifier {
+        MeshVerifier { optional: true, ..self }
     }
 
     fn verify(
@@ -218,6 +225,10 @@ impl ClientCertVerifier for MeshVerifier {
     /// business.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        !self.optional
     }
 
     fn verify_client_cert(
@@ -319,6 +330,68 @@ impl ServerCertVerifier for RootsVerifier {
             .and_then(|leaf| leaf.verify_is_valid_for_subject_name(server_name))
             .map_err(|error| refuse(crate::fault::of_path(&error).of_peer(end_entity)))?;
         call::set_peer_until(until);
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Verifies a server of a mesh of which only the hash of a root is known, and the path that the
+/// server's identity has. The root must be in the chain that the server shows.
+#[derive(Debug)]
+pub(crate) struct PinnedVerifier {
+    root_sha256: [u8; 32],
+    path: &'static str,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl PinnedVerifier {
+    pub(crate) fn new(root_sha256: [u8; 32], path: &'static str) -> PinnedVerifier {
+        let algorithms = provider().crypto().signature_verification_algorithms;
+        PinnedVerifier { root_sha256, path, algorithms }
+    }
+}
+
+impl ServerCertVerifier for PinnedVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let pinned = intermediates.iter().find(|der| sha256(der) == self.root_sha256);
+        let root = pinned.and_then(|der| webpki::anchor_from_trusted_cert(der).ok());
+        let root = root.ok_or_else(|| refuse(Fault::PeerUntrusted))?.to_owned();
+        let anchors = Anchors { roots: &[root], crls: &[] };
+        path(anchors, (end_entity, intermediates), now, KeyUsage::server_auth())
+            .map_err(|fault| refuse(fault.of_peer(end_entity)))?;
+        let id = certificate::workload(end_entity).map_err(|fault| refuse(fault.of_peer()))?;
+        if id.path() != self.path {
+            let expected = format!("spiffe://{}{}", id.trust_domain(), self.path);
+            return Err(refuse(Fault::PeerIdentity { expected, found: id }));
+        }
         Ok(ServerCertVerified::assertion())
     }
 
