@@ -103,6 +103,11 @@ impl EndpointsState {
         self.clusters.insert(cluster.to_owned(), members);
     }
 
+    /// Forgets the clusters that `keep` does not hold for.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
+        self.clusters.retain(|name, _| keep(name));
+    }
+
     /// What all of it is known by.
     #[must_use]
     pub fn hash(&self) -> EndpointsHash {
@@ -179,9 +184,8 @@ fn changed(known: &[Member], set: Vec<Member>, gone: &[SocketAddr]) -> Vec<Membe
 fn difference(known: &[Member], next: &[Member]) -> EndpointsChange {
     let is_new = |member: &&Member| known.binary_search(member).is_err();
     let set: Vec<Member> = next.iter().filter(is_new).copied().collect();
-    let stays = |address: &SocketAddr| {
-        next.binary_search_by_key(address, |member| member.address).is_ok()
-    };
+    let stays =
+        |address: &SocketAddr| next.binary_search_by_key(address, |member| member.address).is_ok();
     let gone: Vec<SocketAddr> =
         known.iter().map(|member| member.address).filter(|address| !stays(address)).collect();
     if set.len() + gone.len() >= next.len() {
@@ -197,10 +201,8 @@ mod tests {
     use super::*;
 
     fn states() -> impl Strategy<Value = EndpointsState> {
-        let member = (0_u8..40, 0_u32..3).prop_map(|(last, weight)| Member {
-            address: ([10, 0, 0, last], 80).into(),
-            weight,
-        });
+        let member = (0_u8..40, 0_u32..3)
+            .prop_map(|(last, weight)| Member { address: ([10, 0, 0, last], 80).into(), weight });
         let members = proptest::collection::vec(member, 0..30);
         proptest::collection::btree_map("[abc]", members, 0..3).prop_map(|clusters| {
             let mut state = EndpointsState::default();

@@ -174,9 +174,8 @@ impl Hello {
             (None, _) => return Err(HelloError::Missing("generation")),
             (_, None) => return Err(HelloError::Missing("hash")),
         };
-        let endpoints = value("endpoints").map(|text| {
-            text.parse::<EndpointsHash>().map_err(|error| wrong("endpoints", &error))
-        });
+        let endpoints = value("endpoints")
+            .map(|text| text.parse::<EndpointsHash>().map_err(|error| wrong("endpoints", &error)));
         Ok(Hello {
             node: name("node")?,
             version: name("version")?,

@@ -1,10 +1,12 @@
-//! The command line: `run`, `check`, `explain`, `certs`, `health`.
+//! The command line: `run`, `check`, `explain`, `certs`, `status`, `health`.
 //!
 //! # Invariants
 //! - Exit codes are 64 for a wrong command line, 78 for a wrong file, 1 for everything else that
 //!   goes wrong (sysexits.h).
 
+mod ask;
 mod certs;
+mod status;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -66,6 +68,11 @@ enum Command {
     /// Asks the proxy that runs with the file at its admin address. If none answers, reads the
     /// files and checks them as a start would.
     Certs(CertsArgs),
+    /// Show what the pusher has said to the proxy that runs with the file, and what became of it.
+    ///
+    /// Asks the proxy at its admin address. Exits with 0 if it runs what the pusher wants and is
+    /// connected, else with 1.
+    Status(StatusArgs),
     /// Ask a gRPC server how it is, by the health protocol of gRPC.
     ///
     /// Prints SERVING, NOT_SERVING, SERVICE_UNKNOWN or UNKNOWN. Exits with 0 for SERVING and with 1
@@ -151,6 +158,16 @@ struct CertsArgs {
 }
 
 #[derive(Debug, Args)]
+struct StatusArgs {
+    /// The configuration, YAML or JSON.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 struct HealthArgs {
     /// The server, HTTP/2 without TLS.
     #[arg(value_name = "IP:PORT")]
@@ -183,6 +200,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check(&args.file),
         Command::Explain(args) => explain_request(&args),
         Command::Certs(args) => certs::show(&args.file, args.files),
+        Command::Status(args) => status::show(&args.file, args.json),
         Command::Health(args) => ask_health(&args),
     }
 }
@@ -211,6 +229,8 @@ fn run_proxy(args: RunArgs) -> ExitCode {
                 StartError::Config(Rejection::Bind { .. })
                 | StartError::Backend(_)
                 | StartError::Admin { .. }
+                | StartError::Pusher(_)
+                | StartError::State(_)
                 | StartError::System(_) => EXIT_RUNTIME,
             })
         }

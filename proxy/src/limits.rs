@@ -186,6 +186,9 @@ pub const RING_COMPLETIONS: u32 = 4 * RING_ENTRIES;
 /// Routes, clusters and listeners with series of their own; what is beyond shares one.
 pub const SERIES_MAX: usize = 1 << 17;
 
+/// Bytes of a file in the state folder of a sidecar that a pusher tells what to do.
+pub const STATE_FILE_BYTES_MAX: u64 = 64 << 20;
+
 const _: () = assert!(SMALL_BLOCKS_KEPT <= SMALL_BLOCKS_POOLED);
 const _: () = assert!(LARGE_BLOCKS_KEPT <= LARGE_BLOCKS_POOLED);
 const _: () = assert!(HEAD_BYTES_MAX + HEAD_GROWTH_BYTES_MAX <= LARGE_BLOCK_BYTES);

@@ -16,7 +16,10 @@ use thiserror::Error;
 
 use crate::admin;
 use crate::control;
-use crate::control::reload::{Rejection, Reloader};
+use crate::control::Pusher;
+use crate::control::push::state::{StateDir, StateError};
+use crate::control::push::{Settings, SharedState};
+use crate::control::reload::{Delivery, Rejection, Reloader, Start};
 use crate::io::backend::{self, Backend};
 use crate::shared::{PlaintextPeers, Seat, Shared};
 use crate::worker;
@@ -56,6 +59,12 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// What the file says of the pusher.
+    #[error("control: {0}")]
+    Pusher(String),
+    /// The state folder.
+    #[error("{0}")]
+    State(StateError),
     /// Threads, descriptors, memory.
     #[error("the system refuses: {0}")]
     System(#[from] io::Error),
@@ -73,7 +82,8 @@ pub fn run(options: Options) -> Result<(), StartError> {
     }
     let placement = worker::placement::decide(options.workers, options.pin);
     let mut reloader = Reloader::new(options.config, placement.workers());
-    let (running, deliveries) = resolve_first(&mut reloader)?;
+    let (start, pusher) = first(&mut reloader)?;
+    let (running, deliveries) = start;
     let (admin_listener, admin_address) = bind_admin(running.table.admin())?;
     let shared = Arc::new(Shared::new(backend, seats(placement.workers())?, running));
     for delivery in deliveries {
@@ -84,15 +94,28 @@ pub fn run(options: Options) -> Result<(), StartError> {
     placement.start(&shared)?;
     announce(&shared, &reloader, admin_address);
     calibrate_clock()?;
-    control::run(reloader, &shared)?;
+    control::run(reloader, &shared, pusher)?;
     Ok(())
 }
 
-fn resolve_first(
-    reloader: &mut Reloader,
-) -> Result<(crate::shared::Running, Vec<control::reload::Delivery>), StartError> {
+type First = (crate::shared::Running, Vec<Delivery>);
+
+/// The first table: of the file, or, where it names a pusher, of what that has sent last.
+fn first(reloader: &mut Reloader) -> Result<(First, Option<Pusher>), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(reloader.first())?)
+    let (table, loaded) = reloader.read_own()?;
+    let Some(control) = table.control() else {
+        return Ok((runtime.block_on(reloader.first((table, loaded)))?, None));
+    };
+    let settings = Settings::of(control, reloader.path()).map_err(StartError::Pusher)?;
+    let refused = |error: StateError| StartError::State(error);
+    let mut state = StateDir::open(&settings.state_dir).map_err(refused)?;
+    let boot = state.boot().map_err(refused)?;
+    let (policy, endpoints) = (boot.policy.as_ref(), state.endpoints());
+    let start = reloader.first_pushed(table, &settings.state_dir, policy, &endpoints);
+    let Start { running, deliveries, applied } = runtime.block_on(start)?;
+    let state = SharedState::new(state);
+    Ok(((running, deliveries), Some(Pusher { settings, state, boot, applied })))
 }
 
 fn seats(workers: usize) -> io::Result<Vec<Seat>> {

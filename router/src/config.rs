@@ -33,8 +33,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use control::ControlConfig;
 use canonical::{display_all, is_default, milliseconds, optional_milliseconds};
+use control::ControlConfig;
 use http2::Http2Config;
 use tls::{ClusterTlsConfig, IdentityConfig, ListenerTlsConfig, Mtls, SniConfig};
 

@@ -173,9 +173,12 @@ impl Addresses {
         true
     }
 
-    /// Forgets the pushed endpoints of clusters that `keep` does not hold for.
-    pub fn retain_pushed(&mut self, mut keep: impl FnMut(&str) -> bool) {
+    /// Forgets the pushed endpoints of clusters that `keep` does not hold for. Gives whether there
+    /// were any.
+    pub fn retain_pushed(&mut self, mut keep: impl FnMut(&str) -> bool) -> bool {
+        let before = self.pushed.len();
         self.pushed.retain(|cluster, _| keep(cluster));
+        self.pushed.len() != before
     }
 
     /// Forgets names that the table does not have.

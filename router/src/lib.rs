@@ -32,9 +32,9 @@ mod table;
 
 pub use action::{Action, Backends, HeaderEdits, PathRewrite, Redirect, Respond, Rewrite, Target};
 pub use config::canonical::TableHash;
+pub use config::control::ControlConfig;
 pub use config::http2::Http2Config;
 pub use config::tls::{Mtls, TlsVersion};
-pub use config::control::ControlConfig;
 pub use config::{Balance, ClusterProtocol, Config, Discovery, Protocol, ProxyProtocolVersion};
 pub use endpoint::{Addresses, Endpoint, EndpointLoad, EndpointSlot, EndpointTable, InFlight};
 pub use explain::{Explanation, explain};

@@ -41,9 +41,9 @@ use std::time::Duration;
 
 use crate::action::{Action, HeaderEdits, NO_EDITS};
 use crate::config::canonical::TableHash;
+use crate::config::control::ControlConfig;
 use crate::config::http2::Http2Config;
 use crate::config::tls::Mtls;
-use crate::config::control::ControlConfig;
 use crate::config::{Balance, ClusterProtocol, Discovery, Protocol, ProxyProtocolVersion};
 use crate::host::fold;
 pub(crate) use actions::matched_prefix;
@@ -315,6 +315,13 @@ impl Table {
     /// The pusher that says what is done; `None` if the file does.
     pub fn control(&self) -> Option<&ControlConfig> {
         self.control.as_deref()
+    }
+
+    /// The same decisions in the process that `own` describes: its admin address, drain and pusher. The
+    /// hash stays: it names the decisions.
+    #[must_use]
+    pub fn in_process_of(self, own: &Table) -> Table {
+        Table { admin: own.admin, control: own.control.clone(), drain: own.drain, ..self }
     }
 
     /// How the process ends.

@@ -19,10 +19,7 @@ fn all() -> Vec<Frame> {
         stage(""),
         Frame::Commit(Commit { generation: 7, hash: PolicyHash::of(""), probation_ms: 60_000 }),
         endpoints(EndpointsChange::Full(vec![member]), true),
-        endpoints(
-            EndpointsChange::Change { set: vec![member], gone: vec![member.address] },
-            false,
-        ),
+        endpoints(EndpointsChange::Change { set: vec![member], gone: vec![member.address] }, false),
         endpoints(EndpointsChange::Gone {}, false),
         Frame::Bundle(Bundle { epoch: 2, roots: "-----".into(), revocations: String::new() }),
         Frame::Ping(Ping { now_ms: 1, endpoints: None }),

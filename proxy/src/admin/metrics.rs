@@ -4,6 +4,7 @@
 //! - Reading stops nobody: shards are single-writer atomics.
 //! - Only series that were ever touched are printed.
 
+mod control;
 mod tls;
 
 use std::collections::BTreeSet;
@@ -40,6 +41,9 @@ pub fn render(admin: &Admin) -> String {
     tls::connections(&admin.shared, &mut out);
     tls::plaintext(admin, &mut out);
     tls::certificates(&admin.status.get().credentials, &mut out);
+    if let Some(push) = &admin.status.get().push {
+        control::pusher(push, &mut out);
+    }
     let registries = admin.registries.lock().unwrap_or_else(PoisonError::into_inner);
     exchanges(&admin.shared, &mut out, "route", &registries.routes, |shard| &shard.routes);
     exchanges(&admin.shared, &mut out, "cluster", &registries.clusters, |shard| &shard.clusters);

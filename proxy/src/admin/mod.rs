@@ -7,6 +7,7 @@
 //! Anything that changes the proxy: the interface is read-only.
 
 pub mod certificates;
+pub mod control;
 pub mod metrics;
 pub mod ready;
 
@@ -31,7 +32,7 @@ use crate::shared::Shared;
 /// Connections that the admin interface serves at once.
 const CONNECTIONS_MAX: usize = 64;
 /// What can be asked for.
-const PAGES: &str = "/ready /live /metrics /config /certs\n";
+const PAGES: &str = "/ready /live /metrics /config /certs /control\n";
 /// How long a request head may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -121,6 +122,9 @@ async fn answer<B>(
         "/certs" => {
             let report = certificates::report(&admin.status.get().credentials);
             text(StatusCode::OK, "application/json", format!("{report:#}\n"))
+        }
+        "/control" => {
+            text(StatusCode::OK, "application/json", control::report(&admin.status.get()))
         }
         "/" => text(StatusCode::OK, "text/plain", PAGES),
         _ => text(StatusCode::NOT_FOUND, "text/plain", PAGES),

@@ -1,26 +1,19 @@
 //! `ringway certs`: the certificates that a running proxy uses, or those of its files.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use ringway_router::Table;
-use ringway_tls::duration_words;
 use serde_json::Value;
 
-use super::{EXIT_CONFIG, complain, say};
+use super::status::left;
+use super::{EXIT_CONFIG, ask, complain, say};
 use crate::admin::certificates;
 use crate::control::credentials::Store;
 use crate::control::reload::{self, Rejection};
 use crate::control::status::CredentialStatus;
 use crate::run::ADMIN_DEFAULT;
-
-/// How long the running proxy may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Longest answer that is read.
-const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
 /// Shows the certificates of the proxy that runs with `file`; with `of_files`, or when none runs,
 /// those that the files hold now.
@@ -35,7 +28,7 @@ pub(super) fn show(file: &Path, of_files: bool) -> ExitCode {
     };
     let address = table.admin().unwrap_or(ADMIN_DEFAULT);
     if !of_files {
-        match ask(address) {
+        match ask::admin(address, "/certs") {
             Ok(report) => {
                 say(&format!("in use by the proxy with the admin address {address}:"));
                 print(&report);
@@ -68,17 +61,6 @@ pub(super) fn of(file: &Path, table: &Table) -> Result<CredentialStatus, Rejecti
     let loaded = store.load(table);
     loaded.map_err(|faults| Rejection::Credentials { path: path(), faults })?;
     Ok(CredentialStatus { shown: store.shown(), ..CredentialStatus::default() })
-}
-
-fn ask(address: SocketAddr) -> std::io::Result<Value> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET /certs HTTP/1.0\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
-    let text = String::from_utf8_lossy(&answer);
-    let body = text.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
-    serde_json::from_str(body).map_err(std::io::Error::other)
 }
 
 fn print(report: &Value) {
@@ -127,11 +109,4 @@ fn print_one(certificate: &Value) {
 fn date(seconds: i64) -> String {
     let since = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
     httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since)
-}
-
-fn left(until: i64) -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let left = until - now.as_secs().cast_signed();
-    let words = duration_words(left.unsigned_abs());
-    if left > 0 { format!("{words} left") } else { format!("expired {words} ago") }
 }

@@ -106,8 +106,13 @@ impl Store {
     /// A store for a configuration file at `path`.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-        Self { folder, ..Self::default() }
+        Self::in_folder(path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// A store for files whose names start at `folder`.
+    #[must_use]
+    pub fn in_folder(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), ..Self::default() }
     }
 
     /// Reads what `table` names and makes what its workers need. Files that were good before and

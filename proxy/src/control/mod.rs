@@ -3,6 +3,7 @@
 //! ```text
 //! file event ─┐
 //! SIGHUP ─────┼─▶ reload ─▶ load, compile, resolve, bind ─▶ publish ─▶ workers
+//! pusher ─────┤                                               │
 //! 10 s, 30 s ─┘   rotate ─▶ certificate files ────────────────┘
 //!                                      │ problem
 //! SIGTERM ─▶ drain ─▶ end              └─▶ the old table stays; status says why
@@ -15,6 +16,7 @@
 pub mod credentials;
 pub mod drain;
 pub mod port_owner;
+pub mod push;
 pub mod reload;
 pub mod resolve;
 pub mod status;
@@ -27,6 +29,9 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use self::push::session::Session;
+use self::push::state::{Boot, StateDir};
+use self::push::{Order, Orders, Settings, SharedState};
 use self::reload::Reloader;
 use crate::shared::Shared;
 
@@ -37,12 +42,48 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When signals or the runtime cannot be set up.
-pub fn run(reloader: Reloader, shared: &Arc<Shared>) -> io::Result<()> {
+pub fn run(reloader: Reloader, shared: &Arc<Shared>, pusher: Option<Pusher>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(reloader, shared))
+    runtime.block_on(serve(reloader, shared, pusher))
 }
 
-async fn serve(mut reloader: Reloader, shared: &Arc<Shared>) -> io::Result<()> {
+/// The pusher of a sidecar that has one.
+pub struct Pusher {
+    /// What its file says.
+    pub settings: Settings,
+    /// What outlives the process.
+    pub state: SharedState,
+    /// What the start found there.
+    pub boot: Boot,
+    /// Whether the policy that was found is in use.
+    pub applied: bool,
+}
+
+impl Pusher {
+    /// Starts the conversation: where its orders come out.
+    fn start(self, reloader: &Reloader, shared: &Arc<Shared>) -> mpsc::Receiver<Order> {
+        let (orders, given) = Orders::new();
+        let (status, shared) = (reloader.status(), Arc::clone(shared));
+        let found = (self.boot, self.applied);
+        let session = Session::new(self.settings, self.state, orders, status, shared, found);
+        tokio::spawn(session.run());
+        given
+    }
+}
+
+/// The next order; waits for ever where there is no pusher.
+async fn next_order(given: &mut Option<mpsc::Receiver<Order>>) -> Option<Order> {
+    match given {
+        Some(given) => given.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn serve(
+    mut reloader: Reloader,
+    shared: &Arc<Shared>,
+    pusher: Option<Pusher>,
+) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -50,6 +91,8 @@ async fn serve(mut reloader: Reloader, shared: &Arc<Shared>) -> io::Result<()> {
     let mut watcher = watch::start(reloader.path(), changed);
     // The file may have changed between the first reading and the watch.
     look(&mut reloader, shared, &mut watcher, false).await;
+    let state = pusher.as_ref().map(|pusher| pusher.state.clone());
+    let mut given = pusher.map(|pusher| pusher.start(&reloader, shared));
     let mut resolve = tokio::time::interval(RESOLVE_INTERVAL);
     resolve.reset();
     loop {
@@ -62,7 +105,14 @@ async fn serve(mut reloader: Reloader, shared: &Arc<Shared>) -> io::Result<()> {
                 look(&mut reloader, shared, &mut watcher, false).await;
             }
             _ = resolve.tick() => reloader.resolve(shared).await,
+            Some(order) = next_order(&mut given) => {
+                reloader.obey(order, shared).await;
+                watcher.follow(&reloader.credential_folders());
+            }
         }
+    }
+    if let Some(error) = state.and_then(|state| state.with(StateDir::end).err()) {
+        tracing::error!("the next start will take this end for a crash: {error}");
     }
     tokio::select! {
         () = drain::run(&reloader, shared) => {}

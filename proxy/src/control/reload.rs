@@ -5,6 +5,8 @@
 //! - An address that stays keeps its socket, its instance and its connections.
 //! - The series of a name keep their ids for the life of the process.
 
+mod pushed;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -28,6 +30,8 @@ use crate::limits::SERIES_MAX;
 use crate::shared::{Instance, Running, Shared};
 use crate::tls::credentials::Credentials;
 use crate::worker::mailbox::Message;
+
+pub use self::pushed::Start;
 
 /// How long a port that nobody else has is waited for, and how often it is tried.
 const BIND_PATIENCE: Duration = Duration::from_secs(1);
@@ -175,6 +179,8 @@ pub struct Reloader {
     next_instance: u32,
     addresses: Addresses,
     credentials: Store,
+    /// The file's own table where a pusher says what is done: it has no listeners.
+    own: Option<Table>,
     /// Fingerprint of the bundle that was in use last.
     trusted: Option<[u8; 32]>,
     registries: Arc<std::sync::Mutex<Registries>>,
@@ -193,6 +199,7 @@ impl Reloader {
     pub fn new(path: PathBuf, workers: usize) -> Self {
         Self {
             credentials: Store::new(&path),
+            own: None,
             trusted: None,
             path,
             workers,
@@ -244,18 +251,33 @@ impl Reloader {
         table.listeners().iter().filter_map(bound).collect()
     }
 
-    /// The first table of the process, and the sockets for its workers.
+    /// The first table of the process, of its file, and the sockets for its workers.
     ///
     /// # Errors
     /// Everything that is wrong with the file or its addresses.
-    pub async fn first(&mut self) -> Result<(Running, Vec<Delivery>), Rejection> {
-        let started = Instant::now();
-        let bytes = read(&self.path)?;
-        self.seen = fingerprint(&bytes);
-        let (table, loaded) = compile(&self.path, &bytes)?;
+    pub async fn first(
+        &mut self,
+        (table, loaded): (Table, Loaded),
+    ) -> Result<(Running, Vec<Delivery>), Rejection> {
         for warning in &loaded.warnings {
             tracing::warn!("{}: {warning}", self.path.display());
         }
+        self.begin(table).await
+    }
+
+    /// Reads and compiles the file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn read_own(&mut self) -> Result<(Table, Loaded), Rejection> {
+        let bytes = read(&self.path)?;
+        self.seen = fingerprint(&bytes);
+        compile(&self.path, &bytes)
+    }
+
+    /// The first table of the process.
+    async fn begin(&mut self, table: Table) -> Result<(Running, Vec<Delivery>), Rejection> {
+        let started = Instant::now();
         let credentials = self.load_credentials(&table)?;
         let sockets = self.bind(&table).await?;
         let (_, unresolved) = resolve::round(&table, &mut self.addresses).await;
@@ -273,17 +295,7 @@ impl Reloader {
     pub async fn reload(&mut self, shared: &Shared, force: bool) {
         let started = Instant::now();
         match self.attempt(shared, force).await {
-            Ok(Some(unresolved)) => {
-                self.applied(started, unresolved);
-                let running = shared.current();
-                tracing::info!(
-                    table = %running.table.hash().short(),
-                    generation = running.generation,
-                    routes = running.table.route_count(),
-                    took = ?started.elapsed(),
-                    "configuration applied"
-                );
-            }
+            Ok(Some(unresolved)) => self.announce(shared, started, unresolved),
             Ok(None) => {}
             Err(rejection) => {
                 self.credentials.keep_only(&shared.current().table);
@@ -316,6 +328,21 @@ impl Reloader {
         if table.admin() != shared.current().table.admin() {
             tracing::warn!("a new admin address takes effect at the next start");
         }
+        if let Some(own) = &self.own {
+            if table.hash() != own.hash() {
+                tracing::warn!("changes of this file take effect at the next start");
+            }
+            return Ok(None);
+        }
+        if table.control().is_some() {
+            tracing::warn!("`control` takes effect at the next start");
+            return Ok(None);
+        }
+        self.put(shared, table).await.map(Some)
+    }
+
+    /// Puts a table in use. Returns the names that could not be resolved.
+    async fn put(&mut self, shared: &Shared, table: Table) -> Result<Vec<String>, Rejection> {
         let credentials = self.load_credentials(&table)?;
         let sockets = self.bind(&table).await?;
         let (_, unresolved) = resolve::round(&table, &mut self.addresses).await;
@@ -338,7 +365,7 @@ impl Reloader {
         if distrust {
             post(shared, || Message::Distrust).await;
         }
-        Ok(Some(unresolved))
+        Ok(unresolved)
     }
 
     /// What the workers of `table` make TLS connections with.
@@ -408,6 +435,18 @@ impl Reloader {
             post(shared, || Message::Refresh).await;
             tracing::info!("endpoint addresses changed");
         }
+    }
+
+    fn announce(&self, shared: &Shared, started: Instant, unresolved: Vec<String>) {
+        self.applied(started, unresolved);
+        let running = shared.current();
+        tracing::info!(
+            table = %running.table.hash().short(),
+            generation = running.generation,
+            routes = running.table.route_count(),
+            took = ?started.elapsed(),
+            "configuration applied"
+        );
     }
 
     fn applied(&self, started: Instant, unresolved: Vec<String>) {

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::credentials::Shown;
+use super::push::PushStatus;
 
 /// The state of the configuration.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +21,8 @@ pub struct ConfigStatus {
     pub credentials: CredentialStatus,
     /// Names that could not be resolved at the last attempt.
     pub unresolved: Vec<String>,
+    /// The pusher; `None` if the file names none.
+    pub push: Option<PushStatus>,
 }
 
 /// The state of the certificate files.
@@ -51,5 +54,10 @@ impl Status {
     /// Changes the state.
     pub fn update(&self, change: impl FnOnce(&mut ConfigStatus)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Changes what is known of the pusher.
+    pub fn update_push(&self, change: impl FnOnce(&mut PushStatus)) {
+        self.update(|status| change(status.push.get_or_insert_default()));
     }
 }

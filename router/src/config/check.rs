@@ -19,7 +19,9 @@ use super::http2;
 use super::names;
 use super::rules_check;
 use super::tls_check;
-use super::{ClusterConfig, ClusterProtocol, Config, Discovery, ListenerConfig, Protocol, RouteConfig};
+use super::{
+    ClusterConfig, ClusterProtocol, Config, Discovery, ListenerConfig, Protocol, RouteConfig,
+};
 use crate::host;
 use crate::limits::{
     CANDIDATES_MAX, CLUSTERS_MAX, DURATION_MAX, ENDPOINTS_MAX, HOSTS_MAX, LISTENERS_MAX,
@@ -380,7 +382,8 @@ impl<'c> Checker<'c, '_> {
         self.duration(&at.field("pool").field("idle_timeout"), cluster.pool.idle_timeout);
         self.at_most(&at.field("endpoints"), cluster.endpoints.len(), ENDPOINTS_MAX);
         if cluster.discovery == Discovery::Pushed && !cluster.endpoints.is_empty() {
-            let message = "the endpoints of a cluster with `discovery: pushed` come from the pusher";
+            let message =
+                "the endpoints of a cluster with `discovery: pushed` come from the pusher";
             self.refuse(&at.field("endpoints"), message);
         }
         let mut seen: HashMap<&str, usize, FixedState> = HashMap::default();

@@ -117,7 +117,8 @@ mod tests {
         problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect()
     }
 
-    const HASH: &str = "bundle_hash: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const HASH: &str =
+        "bundle_hash: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     #[test]
     fn a_file_with_a_pusher_needs_nothing_else() {

@@ -11,8 +11,8 @@ use foldhash::fast::FixedState;
 
 use super::tls::{ListenerTlsConfig, Mtls, TlsVersion};
 use super::{
-    ConditionConfig, Config, Discovery, ListenerConfig, MatchConfig, PathConfig, RouteConfig, RuleConfig,
-    ValueConfig,
+    ConditionConfig, Config, Discovery, ListenerConfig, MatchConfig, PathConfig, RouteConfig,
+    RuleConfig, ValueConfig,
 };
 use crate::problem::{Problem, Sink};
 

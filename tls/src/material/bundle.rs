@@ -95,6 +95,19 @@ impl Bundle {
         Ok(())
     }
 
+    /// The first root that `pair` leads to at `now`; `None` if there is none. Revocations do not
+    /// count.
+    #[must_use]
+    pub fn root_of(&self, pair: &KeyPair, now: UnixTime) -> Option<&CertificateInfo> {
+        let chain = pair.certified().cert.split_first()?;
+        let leads = |anchor: &TrustAnchor<'static>| {
+            let anchors = Anchors { roots: std::slice::from_ref(anchor), crls: &[] };
+            let as_server = path(anchors, chain, now, KeyUsage::server_auth());
+            as_server.is_ok() || path(anchors, chain, now, KeyUsage::client_auth()).is_ok()
+        };
+        self.anchors.iter().zip(&self.roots).find(|(anchor, _)| leads(anchor)).map(|(_, info)| info)
+    }
+
     /// Whether a chain (leaf first) that was once accepted still leads to a root and none of it is
     /// revoked; for connections that live. Its validity does not count: a connection outlives the
     /// certificate that it was made with.

@@ -1,0 +1,362 @@
+//! What outlives the process of a sidecar that a pusher tells what to do.
+//!
+//! ```text
+//! state_dir/  id/{key.pem,chain.pem,bundle.pem,revoked.pem}
+//!             policies/HASH.json     the last three, each a file that `ringway check` reads
+//!             record.json            current, previous, on probation?
+//!             endpoints.json
+//! ```
+//!
+//! # Invariants
+//! - A file is written whole or not at all: beside it, synced, renamed, the folder synced.
+//! - The record names only policies whose files are there; one whose bytes have changed since is not
+//!   used, and what was used before it is.
+//! - Whoever ends on probation other than in order starts with what was good before.
+//! - One process at a time has the folder.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use ringway_protocol::{EndpointsState, PolicyHash, Running};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::limits::STATE_FILE_BYTES_MAX;
+
+/// Policies that are kept.
+const POLICIES_KEPT: usize = 3;
+
+/// Why the state cannot be used.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// The system refuses.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file or folder.
+        path: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// Another process has it.
+    #[error("{0} is in use by another process: each sidecar needs a state_dir of its own")]
+    Taken(String),
+}
+
+/// A policy with its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Its generation and hash.
+    pub running: Running,
+    /// The text that the hash is of.
+    pub text: String,
+}
+
+/// What a start finds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Boot {
+    /// What to start with; `None` before the first policy was confirmed.
+    pub policy: Option<Policy>,
+    /// It has not been confirmed yet.
+    pub on_probation: bool,
+    /// A policy that is not used though it was in use last, and why.
+    pub undone: Option<(Running, String)>,
+}
+
+/// What `record.json` holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    current: Option<Running>,
+    /// What was confirmed last, if that is not `current`.
+    previous: Option<Running>,
+    /// `current` has not been confirmed.
+    on_probation: bool,
+    /// The process has ended in order.
+    orderly: bool,
+    /// The highest generation that was ever taken: lower ones are stale.
+    highest: u64,
+}
+
+/// The folder.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    record: Record,
+    /// Holds the lock for as long as the process lives.
+    _lock: File,
+}
+
+impl StateDir {
+    /// Opens the folder at `path`, making it if it is missing, for the owner alone.
+    ///
+    /// # Errors
+    /// [`StateError`]. A record that cannot be read is none: what it named is found no more, which
+    /// is logged.
+    pub fn open(path: &Path) -> Result<StateDir, StateError> {
+        for folder in [path.to_owned(), path.join("id"), path.join("policies")] {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+            made.map_err(|error| failed(&folder, error))?;
+        }
+        let lock_path = path.join("lock");
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600);
+        let lock = options.open(&lock_path).map_err(|error| failed(&lock_path, error))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(StateError::Taken(path.display().to_string()));
+        }
+        let record_path = path.join("record.json");
+        let record = match read(&record_path) {
+            Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| {
+                tracing::error!(%error, "{}: cannot be read, starting anew", record_path.display());
+                Record::default()
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
+            Err(error) => return Err(failed(&record_path, error)),
+        };
+        Ok(StateDir { path: path.to_owned(), record, _lock: lock })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file of the policy with `hash`.
+    #[must_use]
+    pub fn policy_path(&self, hash: PolicyHash) -> PathBuf {
+        self.path.join("policies").join(format!("{hash}.json"))
+    }
+
+    /// The highest generation that was ever taken.
+    #[must_use]
+    pub fn highest(&self) -> u64 {
+        self.record.highest
+    }
+
+    /// Decides what to start with, and takes note that the process runs.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn boot(&mut self) -> Result<Boot, StateError> {
+        let mut next = self.record.clone();
+        let mut boot = Boot::default();
+        if let Some(current) = next.current {
+            let crashed = next.on_probation && !next.orderly;
+            let kept = if crashed {
+                Err("the process ended while it was on probation".to_owned())
+            } else {
+                self.policy(current)
+            };
+            match kept {
+                Ok(policy) => boot.policy = Some(policy),
+                Err(reason) => {
+                    tracing::error!(hash = %current.hash.short(), "policy not used: {reason}");
+                    boot.undone = Some((current, reason));
+                    boot.policy = next.previous.and_then(|previous| {
+                        let policy = self.policy(previous);
+                        policy
+                            .inspect_err(|reason| tracing::error!("nor the one before: {reason}"))
+                            .ok()
+                    });
+                    next.current = boot.policy.as_ref().map(|policy| policy.running);
+                    next.previous = None;
+                    next.on_probation = false;
+                }
+            }
+        }
+        boot.on_probation = next.on_probation;
+        next.orderly = false;
+        self.write_record(next)?;
+        Ok(boot)
+    }
+
+    /// The policy named by `running`, if its file is as it was written.
+    fn policy(&self, running: Running) -> Result<Policy, String> {
+        let path = self.policy_path(running.hash);
+        let text = read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        if PolicyHash::of(&text) != running.hash {
+            return Err(format!("{} is not what was written", path.display()));
+        }
+        Ok(Policy { running, text })
+    }
+
+    /// Keeps the text of a policy that is about to be staged.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep(&self, policy: &Policy) -> Result<(), StateError> {
+        let path = self.policy_path(policy.running.hash);
+        if read(&path).is_ok_and(|text| text == policy.text) {
+            return Ok(());
+        }
+        write(&path, policy.text.as_bytes())
+    }
+
+    /// Takes note that `running` is in use from now on, on probation.
+    ///
+    /// # Errors
+    /// When the record cannot be written; then what it said before still holds.
+    pub fn begin(&mut self, running: Running) -> Result<(), StateError> {
+        let Record { current, previous, on_probation, highest, .. } = self.record;
+        // What was never confirmed is nothing to go back to.
+        let previous = if on_probation { previous } else { current };
+        self.write_record(Record {
+            current: Some(running),
+            previous,
+            on_probation: true,
+            orderly: false,
+            highest: highest.max(running.generation),
+        })
+    }
+
+    /// Takes note that what is in use is good, and forgets policies that nothing names any more.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn confirm(&mut self) -> Result<(), StateError> {
+        self.write_record(Record { on_probation: false, ..self.record.clone() })?;
+        self.prune();
+        Ok(())
+    }
+
+    /// Goes back to what was confirmed last, and gives it.
+    ///
+    /// # Errors
+    /// When the record cannot be written. The policy is given nevertheless if it is there.
+    pub fn roll_back(&mut self) -> (Option<Policy>, Result<(), StateError>) {
+        let policy = self.record.previous.and_then(|previous| self.policy(previous).ok());
+        let current = policy.as_ref().map(|policy| policy.running);
+        let next = Record { current, previous: None, on_probation: false, ..self.record.clone() };
+        let written = self.write_record(next);
+        (policy, written)
+    }
+
+    /// Takes note that the process is about to end in order.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn end(&mut self) -> Result<(), StateError> {
+        self.write_record(Record { orderly: true, ..self.record.clone() })
+    }
+
+    /// The endpoints that were known last; none if there is no such file or it is damaged.
+    #[must_use]
+    pub fn endpoints(&self) -> EndpointsState {
+        let path = self.path.join("endpoints.json");
+        let text = read(&path).unwrap_or_default();
+        if text.is_empty() {
+            return EndpointsState::default();
+        }
+        serde_json::from_str(&text).unwrap_or_else(|error| {
+            tracing::error!(%error, "{}: cannot be read, starting without", path.display());
+            EndpointsState::default()
+        })
+    }
+
+    /// Keeps endpoints for the next start.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn keep_endpoints(&self, endpoints: &EndpointsState) -> Result<(), StateError> {
+        let path = self.path.join("endpoints.json");
+        let text = serde_json::to_vec(endpoints)
+            .map_err(|error| failed(&path, io::Error::other(error)))?;
+        write(&path, &text)
+    }
+
+    /// The bytes of a file of the identity; `None` if it is not there.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn identity_file(&self, name: &str) -> Result<Option<String>, StateError> {
+        let path = self.path.join("id").join(name);
+        match read(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(&path, error)),
+        }
+    }
+
+    /// Replaces files of the identity, in the order given.
+    ///
+    /// # Errors
+    /// When one cannot be written; those before it have been.
+    pub fn write_identity(&self, files: &[(&str, &str)]) -> Result<(), StateError> {
+        for (name, text) in files {
+            write(&self.path.join("id").join(name), text.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn write_record(&mut self, record: Record) -> Result<(), StateError> {
+        if record != self.record || !self.path.join("record.json").exists() {
+            let path = self.path.join("record.json");
+            let text = serde_json::to_vec_pretty(&record)
+                .map_err(|error| failed(&path, io::Error::other(error)))?;
+            write(&path, &text)?;
+            self.record = record;
+        }
+        Ok(())
+    }
+
+    /// Removes the oldest policies beyond [`POLICIES_KEPT`] that the record does not name. What
+    /// cannot be removed stays.
+    fn prune(&self) {
+        let Ok(entries) = fs::read_dir(self.path.join("policies")) else { return };
+        let named: Vec<PathBuf> = [self.record.current, self.record.previous]
+            .into_iter()
+            .flatten()
+            .map(|running| self.policy_path(running.hash))
+            .collect();
+        let mut others: Vec<_> = entries
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                let written = entry.metadata().ok()?.modified().ok()?;
+                (!named.contains(&entry.path())).then(|| (written, entry.path()))
+            })
+            .collect();
+        others.sort();
+        let kept = POLICIES_KEPT.saturating_sub(named.len());
+        let removed = others.len().saturating_sub(kept);
+        for (_, path) in &others[..removed] {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn failed(path: &Path, error: io::Error) -> StateError {
+    StateError::Io { path: path.display().to_string(), error }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(STATE_FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Replaces a file: beside it, synced, renamed, the folder synced.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+    let beside = path.with_extension("new");
+    let written = (|| {
+        let mut file =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        match path.parent() {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    })();
+    written.map_err(|error| {
+        let _ = fs::remove_file(&beside);
+        failed(path, error)
+    })
+}
+
+#[cfg(test)]
+mod tests;

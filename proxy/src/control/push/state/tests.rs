@@ -1,0 +1,169 @@
+use super::*;
+
+fn policy(generation: u64, text: &str) -> Policy {
+    let running = Running { generation, hash: PolicyHash::of(text) };
+    Policy { running, text: text.to_owned() }
+}
+
+/// A folder in which `policies` were applied and confirmed one after the other.
+fn folder(policies: &[&Policy]) -> (tempfile::TempDir, StateDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = StateDir::open(folder.path()).unwrap();
+    assert_eq!(state.boot().unwrap(), Boot::default());
+    for policy in policies {
+        state.keep(policy).unwrap();
+        state.begin(policy.running).unwrap();
+        state.confirm().unwrap();
+    }
+    (folder, state)
+}
+
+/// As after the process was killed and started again.
+fn restart(folder: &tempfile::TempDir, state: StateDir) -> (StateDir, Boot) {
+    drop(state);
+    let mut state = StateDir::open(folder.path()).unwrap();
+    let boot = state.boot().unwrap();
+    (state, boot)
+}
+
+#[test]
+fn a_confirmed_policy_is_what_the_next_start_has() {
+    let (first, second) = (policy(1, "one"), policy(2, "two"));
+    let (folder, state) = folder(&[&first, &second]);
+    let (state, boot) = restart(&folder, state);
+    assert_eq!(boot, Boot { policy: Some(second), ..Boot::default() });
+    assert_eq!(state.highest(), 2);
+}
+
+#[test]
+fn a_process_that_dies_on_probation_starts_with_what_was_before() {
+    let (good, bad) = (policy(1, "good"), policy(2, "bad"));
+    let (folder, mut state) = folder(&[&good]);
+    state.keep(&bad).unwrap();
+    state.begin(bad.running).unwrap();
+    let (state, boot) = restart(&folder, state);
+    assert_eq!(boot.policy.as_ref(), Some(&good));
+    let (undone, reason) = boot.undone.unwrap();
+    assert_eq!((undone, &*reason), (bad.running, "the process ended while it was on probation"));
+    assert_eq!(state.highest(), 2, "the bad one is stale for good");
+    let (_, again) = restart(&folder, state);
+    assert_eq!(again, Boot { policy: Some(good), ..Boot::default() });
+}
+
+#[test]
+fn the_first_policy_of_all_is_undone_to_nothing() {
+    let (folder, mut state) = folder(&[]);
+    let bad = policy(1, "bad");
+    state.keep(&bad).unwrap();
+    state.begin(bad.running).unwrap();
+    let (_, boot) = restart(&folder, state);
+    assert_eq!(boot.policy, None);
+    assert_eq!(boot.undone.unwrap().0, bad.running);
+}
+
+#[test]
+fn an_orderly_end_on_probation_is_no_crash() {
+    let (good, fresh) = (policy(1, "good"), policy(2, "fresh"));
+    let (folder, mut state) = folder(&[&good]);
+    state.keep(&fresh).unwrap();
+    state.begin(fresh.running).unwrap();
+    state.end().unwrap();
+    let (state, boot) = restart(&folder, state);
+    assert_eq!(boot, Boot { policy: Some(fresh), on_probation: true, undone: None });
+    let (_, boot) = restart(&folder, state);
+    assert_eq!(boot.policy, Some(good), "but a crash after that is");
+}
+
+#[test]
+fn what_was_never_confirmed_is_nothing_to_go_back_to() {
+    let (good, first, second) = (policy(1, "good"), policy(2, "first"), policy(3, "second"));
+    let (_folder, mut state) = folder(&[&good]);
+    for fresh in [&first, &second] {
+        state.keep(fresh).unwrap();
+        state.begin(fresh.running).unwrap();
+    }
+    let (back, written) = state.roll_back();
+    written.unwrap();
+    assert_eq!(back, Some(good));
+}
+
+#[test]
+fn a_policy_with_other_bytes_than_were_written_is_not_used() {
+    let (first, second) = (policy(1, "one"), policy(2, "two"));
+    for damage in [&b"tw0"[..], b"", b"\xff\xfe"] {
+        let (folder, state) = folder(&[&first, &second]);
+        fs::write(state.policy_path(second.running.hash), damage).unwrap();
+        let (_, boot) = restart(&folder, state);
+        assert_eq!(boot.policy.as_ref(), Some(&first), "{damage:?}");
+        assert_eq!(boot.undone.unwrap().0, second.running);
+    }
+}
+
+#[test]
+fn a_damaged_record_is_none_and_both_damaged_policies_are_none() {
+    let (first, second) = (policy(1, "one"), policy(2, "two"));
+    let (folder, state) = folder(&[&first, &second]);
+    for policy in [&first, &second] {
+        fs::remove_file(state.policy_path(policy.running.hash)).unwrap();
+    }
+    let (state, boot) = restart(&folder, state);
+    assert_eq!(boot.policy, None);
+    fs::write(folder.path().join("record.json"), "{\"cur").unwrap();
+    let (_, boot) = restart(&folder, state);
+    assert_eq!(boot, Boot::default());
+}
+
+#[test]
+fn one_process_at_a_time_has_the_folder() {
+    let (folder, _state) = folder(&[]);
+    let second = StateDir::open(folder.path()).unwrap_err();
+    assert!(second.to_string().ends_with("needs a state_dir of its own"), "{second}");
+}
+
+#[test]
+fn three_policies_are_kept_and_those_in_use_among_them() {
+    let policies: Vec<Policy> = (1..=8).map(|n| policy(n, &format!("policy {n}"))).collect();
+    let (_folder, state) = folder(&policies.iter().collect::<Vec<_>>());
+    let left = fs::read_dir(state.path().join("policies")).unwrap().count();
+    assert_eq!(left, 3);
+    assert!(state.policy_path(policies[7].running.hash).exists());
+    assert!(state.policy_path(policies[6].running.hash).exists());
+}
+
+#[test]
+fn nobody_else_may_read_what_is_written() {
+    use std::os::unix::fs::PermissionsExt;
+    let (folder, state) = folder(&[]);
+    state.write_identity(&[("key.pem", "secret")]).unwrap();
+    let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+    assert_eq!(mode("id/key.pem") & 0o777, 0o600);
+    assert_eq!(mode("id") & 0o777, 0o700);
+    assert_eq!(state.identity_file("key.pem").unwrap().as_deref(), Some("secret"));
+    assert_eq!(state.identity_file("other").unwrap(), None);
+}
+
+#[test]
+fn endpoints_come_back_and_damaged_ones_are_none() {
+    let (folder, state) = folder(&[]);
+    let mut endpoints = EndpointsState::default();
+    assert_eq!(state.endpoints(), endpoints);
+    let member = ringway_protocol::Member { address: "10.0.0.1:80".parse().unwrap(), weight: 3 };
+    endpoints.put("shop:http", vec![member]);
+    state.keep_endpoints(&endpoints).unwrap();
+    assert_eq!(state.endpoints(), endpoints);
+    fs::write(folder.path().join("endpoints.json"), "{\"shop").unwrap();
+    assert_eq!(state.endpoints(), EndpointsState::default());
+}
+
+#[test]
+fn a_full_disk_leaves_what_was_written_before() {
+    let good = policy(1, "good");
+    let (folder, mut state) = folder(&[&good]);
+    // A folder in place of the file beside it: as unwritable as a full disk.
+    fs::create_dir(folder.path().join("record.new")).unwrap();
+    assert!(state.begin(policy(2, "next").running).is_err());
+    assert_eq!(state.highest(), 1);
+    fs::remove_dir(folder.path().join("record.new")).unwrap();
+    let (_, boot) = restart(&folder, state);
+    assert_eq!(boot.policy, Some(good));
+}
