@@ -120,6 +120,8 @@ pub struct Bundle {
 pub struct Ping {
     /// Time of the pusher, ms since 1970.
     pub now_ms: u64,
+    /// Number of this stream, which reports name: what is said on an older one does not count.
+    pub stream: u64,
     /// Hash of the endpoints that the pusher has told of; a sidecar that has others connects anew
     /// and says what it has. Absent until the first are told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -289,7 +291,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`FrameError`]; nothing can be read from this stream any more.
-    pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+    pub fn frame(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
             let waiting = &self.waiting[self.done..];
             let Some((header, rest)) = waiting.split_at_checked(HEADER) else { return Ok(None) };

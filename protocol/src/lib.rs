@@ -43,4 +43,13 @@ pub const VERSION: u32 = 1;
 
 /// What this version of a sidecar can do beyond the first. A policy that needs more is refused when
 /// it is staged, before anybody applies it.
-pub const CAPABILITIES: &[&str] = &["http2", "auto", "tls-passthrough", "pushed-endpoints"];
+pub const CAPABILITIES: &[&str] = &[
+    "discovery-pushed",
+    "http2",
+    "mutual-tls",
+    "proxy-protocol",
+    "revocation",
+    "round-robin",
+    "tcp",
+    "tls-outside",
+];

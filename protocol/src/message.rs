@@ -193,6 +193,8 @@ impl Hello {
 pub struct Report {
     /// The node's name, as in [`Hello`].
     pub node: Name,
+    /// The stream that it is sent beside, as the last PING says.
+    pub stream: u64,
     /// What has become of policies since the last report that was taken, in order.
     #[serde(default)]
     pub states: Vec<StateReport>,

@@ -22,14 +22,14 @@ fn all() -> Vec<Frame> {
         endpoints(EndpointsChange::Change { set: vec![member], gone: vec![member.address] }, false),
         endpoints(EndpointsChange::Gone {}, false),
         Frame::Bundle(Bundle { epoch: 2, roots: "-----".into(), revocations: String::new() }),
-        Frame::Ping(Ping { now_ms: 1, endpoints: None }),
+        Frame::Ping(Ping { now_ms: 1, stream: 2, endpoints: None }),
         Frame::Move(Move { retry_ms: 500, to: None }),
         Frame::Hold(Hold { reason: "no workload has this identity".into() }),
     ]
 }
 
 fn decoded(decoder: &mut Decoder) -> Vec<Frame> {
-    std::iter::from_fn(|| decoder.next().unwrap()).collect()
+    std::iter::from_fn(|| decoder.frame().unwrap()).collect()
 }
 
 #[test]
@@ -56,9 +56,9 @@ fn a_frame_of_a_later_version_is_skipped() {
 
 #[test]
 fn a_field_of_a_later_version_is_skipped() {
-    let payload = br#"{"now_ms":5,"mood":"fine"}"#;
+    let payload = br#"{"now_ms":5,"stream":1,"mood":"fine"}"#;
     let ping = Frame::decode(5, payload).unwrap();
-    assert_eq!(ping, Some(Frame::Ping(Ping { now_ms: 5, endpoints: None })));
+    assert_eq!(ping, Some(Frame::Ping(Ping { now_ms: 5, stream: 1, endpoints: None })));
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_policy_with_a_flipped_bit_is_refused() {
     *bytes.last_mut().unwrap() ^= 1;
     let mut decoder = Decoder::default();
     decoder.push(&bytes);
-    let error = decoder.next().unwrap_err();
+    let error = decoder.frame().unwrap_err();
     assert!(matches!(error, FrameError::Hash { .. }), "{error}");
 }
 
@@ -80,7 +80,7 @@ fn the_longest_frame_is_taken_and_one_byte_more_is_not() {
     assert_eq!(decoded(&mut decoder).len(), 1);
     assert!(stage(&"x".repeat(FRAME_BYTES_MAX - line + 1)).encode().is_none());
     decoder.push(&[&(FRAME_BYTES_MAX as u32 + 1).to_be_bytes()[..], &[5]].concat());
-    assert!(matches!(decoder.next(), Err(FrameError::TooLong { .. })));
+    assert!(matches!(decoder.frame(), Err(FrameError::TooLong { .. })));
 }
 
 proptest! {
@@ -89,7 +89,7 @@ proptest! {
         let mut decoder = Decoder::default();
         for part in parts {
             decoder.push(&part);
-            while let Ok(Some(_)) = decoder.next() {}
+            while let Ok(Some(_)) = decoder.frame() {}
         }
     }
 

@@ -266,7 +266,7 @@ impl FrameStream {
     /// [`PushError`]; the stream is over then.
     pub async fn next(&mut self) -> Result<Frame, PushError> {
         loop {
-            if let Some(frame) = self.decoder.next()? {
+            if let Some(frame) = self.decoder.frame()? {
                 return Ok(frame);
             }
             let received = timeout_at(self.heard + SILENCE_MAX, self.body.frame()).await;

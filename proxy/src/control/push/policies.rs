@@ -17,7 +17,7 @@ use std::time::Instant;
 use ringway_protocol::{CAPABILITIES, Commit, Running, Stage, State, StateReport, Traffic};
 
 use super::probation::{Lately, Probation, Verdict};
-use super::state::{Boot, Policy};
+use super::state::{Boot, Policy, StateDir};
 use super::{Orders, STATES, SharedState};
 use crate::control::status::Status;
 
@@ -205,7 +205,7 @@ impl Policies {
         recorded.map_err(|error| format!("it cannot be recorded: {error}"))?;
         let applied = self.orders.apply(Some(policy)).await;
         if applied.is_err() {
-            let (_, written) = self.state.with(|state| state.roll_back());
+            let (_, written) = self.state.with(StateDir::roll_back);
             if let Err(error) = written {
                 tracing::error!(%error, "the record cannot be written");
             }
@@ -248,7 +248,7 @@ impl Policies {
 
     fn confirm(&mut self) {
         let Some(watched) = self.watched.take() else { return };
-        if let Err(error) = self.state.with(super::state::StateDir::confirm) {
+        if let Err(error) = self.state.with(StateDir::confirm) {
             // It runs and is good; the next start would not know.
             tracing::error!(%error, "a policy is confirmed and cannot be recorded so");
         }
@@ -269,7 +269,7 @@ impl Policies {
             hash = %running.hash.short(),
             "policy undone: {reason}"
         );
-        let (policy, written) = self.state.with(super::state::StateDir::roll_back);
+        let (policy, written) = self.state.with(StateDir::roll_back);
         if let Err(error) = written {
             tracing::error!(%error, "the record cannot be written");
         }

@@ -119,6 +119,8 @@ pub struct Session {
 struct Stream {
     frames: FrameStream,
     opened: Instant,
+    /// Its number, once a PING has said it.
+    number: Option<u64>,
     /// Number of the last endpoints frame.
     sequence: u64,
     /// Clusters whose endpoints were told on this stream.
@@ -303,7 +305,8 @@ impl Session {
     fn opened(&mut self, frames: FrameStream) {
         tracing::info!(pusher = self.settings.address, "connected to the pusher");
         let opened = Instant::now();
-        self.stream = Some(Stream { frames, opened, sequence: 0, told: HashSet::new() });
+        self.stream =
+            Some(Stream { frames, opened, number: None, sequence: 0, told: HashSet::new() });
         self.policies.reached();
         self.report_at = opened;
         self.status.update_push(|push| {
@@ -386,7 +389,9 @@ impl Session {
 
     /// Compares what we have with what the pusher has told of.
     async fn take_ping(&mut self, ping: &Ping) {
-        let (Some(told), Some(stream)) = (ping.endpoints, &self.stream) else { return };
+        let Some(stream) = &mut self.stream else { return };
+        stream.number = Some(ping.stream);
+        let Some(told) = ping.endpoints else { return };
         if told == self.endpoints.hash() {
             return;
         }
@@ -448,14 +453,14 @@ impl Session {
     }
 
     fn report(&mut self) {
-        if self.reporting.is_some() || !self.reachable() {
-            return;
-        }
+        let stream = self.stream.as_ref().and_then(|stream| stream.number);
+        let Some(stream) = stream.filter(|_| self.reporting.is_none()) else { return };
         let (Some(target), Some(identity)) = (self.target(), &self.identity) else { return };
         let states: Vec<_> = self.policies.reports().cloned().collect();
         let problem = self.status.get().push.and_then(|push| push.renewal_problem);
         let report = Report {
             node: self.settings.node.clone(),
+            stream,
             running: self.policies.running(),
             endpoints: Some(self.endpoints.hash()),
             certificate: CertificateState {
