@@ -5,3 +5,6 @@
 //!           (quarantine)  (per class)      (canary, steps)   ◀═ reports
 //! ```
 #![forbid(unsafe_code)]
+
+pub mod ca;
+pub mod store;
