@@ -7,4 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ca;
+pub mod limits;
+pub mod release;
 pub mod store;
+pub mod version;
