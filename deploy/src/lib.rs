@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ca;
+pub mod fleet;
 pub mod limits;
 pub mod release;
 pub mod store;
