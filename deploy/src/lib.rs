@@ -7,8 +7,10 @@
 #![forbid(unsafe_code)]
 
 pub mod ca;
+pub mod conductor;
 pub mod fleet;
 pub mod limits;
 pub mod release;
+pub mod rollout;
 pub mod store;
 pub mod version;

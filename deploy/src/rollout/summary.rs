@@ -156,14 +156,14 @@ impl RolloutSummary {
         };
         let all = sidecars(self.concerned);
         write!(f, "{step} of {all} applied ({}), ", self.applied)?;
-        if *probation_left_ms > 0 {
+        if away * 2 > self.concerned {
+            write!(f, "waits for {} to come back", sidecars(*away))?;
+        } else if *probation_left_ms > 0 {
             write!(f, "in probation for another {} s", seconds(*probation_left_ms))?;
         } else if *left_ms > 0 {
             write!(f, "watched for another {} s", seconds(*left_ms))?;
         } else if let Some(sidecar) = waits_for {
             write!(f, "waits for {} to confirm, {sidecar} is one", sidecars(*unsettled))?;
-        } else if away * 2 > self.concerned {
-            write!(f, "waits for {} to come back", sidecars(*away))?;
         } else {
             f.write_str("ready for the next step")?;
         }

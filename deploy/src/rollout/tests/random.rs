@@ -84,7 +84,7 @@ fn make(sim: &mut Sim, a_move: &Move, old: &mut Vec<(SidecarKey, Entry)>) {
             let identity = if who.is_multiple_of(4) { CART } else { WEB };
             let key = key(identity, who);
             if !sim.sides.contains_key(&key) {
-                sim.connect_new(key, canary && who.is_multiple_of(3));
+                sim.connect_new(&key, canary && who.is_multiple_of(3));
             }
         }
         Move::Repeat(who) => {

@@ -111,7 +111,7 @@ impl Sim {
     pub(super) fn settled(count: usize, canaries: usize) -> Sim {
         let mut sim = Sim::new();
         for number in 0..count {
-            sim.connect_new(key(WEB, number), number < canaries);
+            sim.connect_new(&key(WEB, number), number < canaries);
         }
         sim.release(draft(1, 1, Profile::Dev));
         sim.run(10_000);
@@ -138,9 +138,9 @@ impl Sim {
         }
     }
 
-    pub(super) fn connect_new(&mut self, key: SidecarKey, canary: bool) {
+    pub(super) fn connect_new(&mut self, key: &SidecarKey, canary: bool) {
         self.sides.entry(key.clone()).or_insert_with(|| Side { canary, ..Side::default() });
-        self.connect(&key);
+        self.connect(key);
     }
 
     pub(super) fn connect(&mut self, key: &SidecarKey) {
@@ -383,11 +383,9 @@ impl Sim {
         let now = self.now;
         let side = self.sides.get_mut(key).unwrap();
         let mut said = Vec::new();
-        if side.online {
+        // A process that hangs takes it up when it goes on: a connection loses nothing.
+        if side.online && !side.is_silent() {
             while let Some(command) = side.inbox.pop_front() {
-                if side.is_silent() {
-                    continue;
-                }
                 said.extend(side.take(&command, now));
             }
         }

@@ -180,8 +180,8 @@ fn small_fleets_go_by_one_then_all() {
 fn classes_that_do_not_change_get_nothing() {
     let mut sim = Sim::new();
     for number in 0..5 {
-        sim.connect_new(key(WEB, number), false);
-        sim.connect_new(key(CART, number), false);
+        sim.connect_new(&key(WEB, number), false);
+        sim.connect_new(&key(CART, number), false);
     }
     sim.release(draft(1, 1, Profile::Dev));
     sim.run(10_000);
@@ -198,7 +198,7 @@ fn an_empty_fleet_confirms_at_once_and_late_ones_get_it_by_themselves() {
     let mut sim = Sim::new();
     sim.release(draft(1, 1, Profile::Standard));
     assert_eq!(words(&sim), "release 1: confirmed, for whoever connects");
-    sim.connect_new(key(WEB, 0), false);
+    sim.connect_new(&key(WEB, 0), false);
     sim.run(3_000);
     assert_eq!(running(&sim, 1), 1);
     assert!(has_applied(&sim));
@@ -209,8 +209,8 @@ fn who_connects_late_gets_the_last_good_first_and_the_release_when_its_step_has_
     let mut sim = Sim::settled(100, 1);
     new_release(&mut sim);
     run_until(&mut sim, "canary of");
-    sim.connect_new(key(WEB, 900), false);
-    sim.connect_new(key(WEB, 901), true);
+    sim.connect_new(&key(WEB, 900), false);
+    sim.connect_new(&key(WEB, 901), true);
     sim.run(5_000);
     assert_eq!(sim.sides[&key(WEB, 900)].running.map(|it| it.hash), Some(hash(1)));
     assert_eq!(sim.sides[&key(WEB, 900)].staged.map(|it| it.hash), Some(hash(2)));
@@ -292,7 +292,7 @@ fn now_skips_the_steps_but_not_the_stage_nor_the_probation() {
     assert!(!has_applied(&sim));
     sim.sides.get_mut(&slow).unwrap().habits.clear();
     sim.run(30_000);
-    assert_eq!(running(&sim, 2), 99);
+    assert_eq!(running(&sim, 2), 100);
     let mut sim = Sim::settled(100, 3);
     new_release(&mut sim);
     run_until(&mut sim, "canary of");
