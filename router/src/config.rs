@@ -16,6 +16,7 @@ pub(crate) mod canonical;
 pub(crate) mod check;
 pub mod control;
 pub(crate) mod decode;
+pub(crate) mod file;
 pub mod http2;
 pub(crate) mod names;
 pub(crate) mod rules;

@@ -27,12 +27,14 @@ pub mod limits;
 mod load;
 mod path;
 mod problem;
+pub mod read;
 mod source;
 mod table;
 
 pub use action::{Action, Backends, HeaderEdits, PathRewrite, Redirect, Respond, Rewrite, Target};
 pub use config::canonical::TableHash;
 pub use config::control::ControlConfig;
+pub use config::file::to_file;
 pub use config::http2::Http2Config;
 pub use config::tls::{Mtls, TlsVersion};
 pub use config::{Balance, ClusterProtocol, Config, Discovery, Protocol, ProxyProtocolVersion};

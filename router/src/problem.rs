@@ -39,7 +39,8 @@ pub struct Problem {
 
 impl Problem {
     /// A refusal at `path`, not yet placed in a file.
-    pub(crate) fn error(path: impl Into<String>, message: impl Into<String>) -> Problem {
+    #[must_use]
+    pub fn error(path: impl Into<String>, message: impl Into<String>) -> Problem {
         Problem {
             line: 0,
             column: 0,
@@ -51,18 +52,21 @@ impl Problem {
     }
 
     /// A remark at `path`, not yet placed in a file.
-    pub(crate) fn warning(path: impl Into<String>, message: impl Into<String>) -> Problem {
+    #[must_use]
+    pub fn warning(path: impl Into<String>, message: impl Into<String>) -> Problem {
         Problem { severity: Severity::Warning, ..Problem::error(path, message) }
     }
 
     /// The same problem with advice.
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Problem {
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Problem {
         self.hint = Some(hint.into());
         self
     }
 
     /// The same problem at a place of the file.
-    pub(crate) fn at(mut self, (line, column): (u32, u32)) -> Problem {
+    #[must_use]
+    pub fn at(mut self, (line, column): (u32, u32)) -> Problem {
         (self.line, self.column) = (line, column);
         self
     }

@@ -48,7 +48,7 @@ impl Format {
 
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// A scalar without quotes: text, number, truth value or null, as its reader decides.
     Plain,
     /// A scalar that is text.
@@ -91,7 +91,7 @@ impl Entry {
 
 /// A parsed file.
 #[derive(Debug)]
-pub(crate) struct Tree<'t> {
+pub struct Tree<'t> {
     source: &'t str,
     unescaped: String,
     entries: Vec<Entry>,
@@ -100,7 +100,7 @@ pub(crate) struct Tree<'t> {
 
 /// A node of a [`Tree`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Node<'a> {
+pub struct Node<'a> {
     tree: &'a Tree<'a>,
     index: u32,
 }
@@ -109,7 +109,7 @@ pub(crate) struct Node<'a> {
 ///
 /// # Errors
 /// The text is too large, not of the format, or exceeds a limit.
-pub(crate) fn parse(text: &str, format: Format) -> Result<Tree<'_>, Problem> {
+pub fn parse(text: &str, format: Format) -> Result<Tree<'_>, Problem> {
     if text.len() > FILE_BYTES_MAX {
         let message = format!("{} bytes are more than the {FILE_BYTES_MAX} allowed", text.len());
         return Err(Problem::error("", message));
@@ -225,7 +225,7 @@ impl<'t> Tree<'t> {
     }
 
     /// The whole document; `None` if it is empty.
-    pub(crate) fn root(&self) -> Option<Node<'_>> {
+    pub fn root(&self) -> Option<Node<'_>> {
         (!self.entries.is_empty()).then_some(Node { tree: self, index: 0 })
     }
 
@@ -256,7 +256,7 @@ impl<'t> Tree<'t> {
 
     /// Where `path` (`routes[0].rules[1].timeout`) stands, or the innermost part of it that is
     /// there.
-    pub(crate) fn locate(&self, path: &str) -> (u32, u32) {
+    pub fn locate(&self, path: &str) -> (u32, u32) {
         let Some(mut node) = self.root() else { return (1, 1) };
         let mut rest = path;
         while let Some((inner, left)) = node.step(rest) {
@@ -272,12 +272,12 @@ impl<'a> Node<'a> {
     }
 
     /// What it is.
-    pub(crate) fn kind(self) -> Kind {
+    pub fn kind(self) -> Kind {
         self.entry().kind()
     }
 
     /// Its text; empty for collections.
-    pub(crate) fn text(self) -> &'a str {
+    pub fn text(self) -> &'a str {
         let entry = self.entry();
         let from: &'a str = match entry.len_and_kind & UNESCAPED {
             0 => self.tree.source,
@@ -288,27 +288,59 @@ impl<'a> Node<'a> {
     }
 
     /// Whether it is an absent value: nothing, `~` or `null`.
-    pub(crate) fn is_null(self) -> bool {
+    pub fn is_null(self) -> bool {
         self.kind() == Kind::Plain && matches!(self.text(), "" | "~" | "null" | "Null" | "NULL")
     }
 
     /// Line and column, from 1.
-    pub(crate) fn position(self) -> (u32, u32) {
+    pub fn position(self) -> (u32, u32) {
         self.tree.position(self.entry().at as usize)
     }
 
     /// Line, from 1.
-    pub(crate) fn line(self) -> u32 {
+    pub fn line(self) -> u32 {
         self.tree.line(self.entry().at as usize).0
     }
 
+    /// The node as one line of YAML that reads as the same tree, wherever its text came from.
+    #[must_use]
+    pub fn to_line(self) -> String {
+        let mut line = String::new();
+        self.write_line(&mut line);
+        line
+    }
+
+    fn write_line(self, out: &mut String) {
+        let (open, close) = match self.kind() {
+            Kind::Sequence => ('[', ']'),
+            Kind::Mapping => ('{', '}'),
+            Kind::Plain if self.is_null() => return out.push('~'),
+            Kind::Plain if is_word(self.text()) => return out.push_str(self.text()),
+            Kind::Plain | Kind::Quoted => {
+                // Only where a number or a truth value is read does a quote matter, and what is no
+                // word is neither.
+                return out.push_str(&serde_json::Value::from(self.text()).to_string());
+            }
+        };
+        out.push(open);
+        for (nth, child) in self.children().enumerate() {
+            out.push_str(match (nth, self.kind()) {
+                (0, _) => "",
+                (nth, Kind::Mapping) if nth % 2 == 1 => ": ",
+                _ => ", ",
+            });
+            child.write_line(out);
+        }
+        out.push(close);
+    }
+
     /// The elements of a sequence, or keys and values of a mapping in turn.
-    pub(crate) fn children(self) -> Children<'a> {
+    pub fn children(self) -> Children<'a> {
         Children { tree: self.tree, index: self.index + 1, end: self.entry().next }
     }
 
     /// Keys and values of a mapping.
-    pub(crate) fn pairs(self) -> impl Iterator<Item = (Node<'a>, Node<'a>)> {
+    pub fn pairs(self) -> impl Iterator<Item = (Node<'a>, Node<'a>)> {
         let mut children = self.children();
         std::iter::from_fn(move || Some((children.next()?, children.next()?)))
     }
@@ -335,8 +367,15 @@ impl<'a> Node<'a> {
     }
 }
 
+/// Whether a plain scalar stays one when it stands in a flow collection.
+fn is_word(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte))
+}
+
 /// Iterates over the nodes directly inside one.
-pub(crate) struct Children<'a> {
+#[derive(Clone, Debug)]
+pub struct Children<'a> {
     tree: &'a Tree<'a>,
     index: u32,
     end: u32,

@@ -411,7 +411,7 @@ impl<'c> Checker<'c, '_> {
 }
 
 /// `ip:port` or `name:port`, with a port that can be connected to.
-pub(super) fn endpoint_address(text: &str) -> Result<(), String> {
+pub(crate) fn endpoint_address(text: &str) -> Result<(), String> {
     if text.is_empty() {
         return Err("an address is required".to_owned());
     }

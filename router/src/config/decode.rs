@@ -44,16 +44,24 @@ pub(crate) fn config(tree: &Tree<'_>, sink: &mut Sink) -> Config {
 }
 
 /// A step on the way to a node.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Step<'a> {
     Field(&'a str),
     Index(usize),
 }
 
-/// Reads nodes, knowing where it is.
-pub(super) struct Reader<'a, 's> {
+/// Reads nodes, knowing where it is. What cannot be read is a problem and gives nothing.
+#[derive(Debug)]
+pub struct Reader<'a, 's> {
     sink: &'s mut Sink,
     path: Vec<Step<'a>>,
+}
+
+impl<'a, 's> Reader<'a, 's> {
+    /// A reader of one element of a list of the file.
+    pub(crate) fn of_element(sink: &'s mut Sink, list: &'a str, index: usize) -> Self {
+        Reader { sink, path: vec![Step::Field(list), Step::Index(index)] }
+    }
 }
 
 impl<'a> Reader<'a, '_> {
@@ -73,7 +81,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Reports a problem with the node that is being read.
-    pub(super) fn problem(&mut self, node: Node<'a>, message: String, hint: Option<String>) {
+    pub fn problem(&mut self, node: Node<'a>, message: String, hint: Option<String>) {
         let mut problem = Problem::error(self.path(), message).at(node.position());
         problem.hint = hint;
         self.sink.push(problem);
@@ -90,7 +98,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Reads an object: calls `field` for every known field that is there and not null, once.
-    pub(super) fn object(
+    pub fn object(
         &mut self,
         node: Node<'a>,
         schema: &Schema,
@@ -139,7 +147,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Reads a list, each element with `element`.
-    pub(super) fn list<T>(
+    pub fn list<T>(
         &mut self,
         node: Node<'a>,
         max: usize,
@@ -166,7 +174,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Reads names and texts; a repeated name is a problem.
-    pub(super) fn map(
+    pub fn map(
         &mut self,
         node: Node<'a>,
         max: usize,
@@ -194,7 +202,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Reads a text.
-    pub(super) fn text(&mut self, node: Node<'a>) -> Option<String> {
+    pub fn text(&mut self, node: Node<'a>) -> Option<String> {
         if node.is_null() || !matches!(node.kind(), Kind::Plain | Kind::Quoted) {
             self.expected(node, "a text");
             return None;
@@ -202,8 +210,8 @@ impl<'a> Reader<'a, '_> {
         Some(node.text().to_owned())
     }
 
-    /// Reads a scalar by its text.
-    pub(super) fn scalar<T>(
+    /// Reads a scalar by its text; `read` says what is wrong with it, and perhaps a hint.
+    pub fn scalar<T>(
         &mut self,
         node: Node<'a>,
         read: impl FnOnce(&str) -> Result<T, Fault>,
@@ -222,7 +230,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Reads a number from 0 to `max`.
-    pub(super) fn number(&mut self, node: Node<'a>, max: u32) -> Option<u32> {
+    pub fn number(&mut self, node: Node<'a>, max: u32) -> Option<u32> {
         if node.kind() == Kind::Quoted {
             let hint = Some("leave out the quotes".to_owned());
             self.problem(node, "expected a number, found a text".to_owned(), hint);
@@ -233,7 +241,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Reads a truth value.
-    pub(super) fn truth(&mut self, node: Node<'a>) -> Option<bool> {
+    pub fn truth(&mut self, node: Node<'a>) -> Option<bool> {
         match (node.kind(), node.text()) {
             (Kind::Plain, "true" | "True" | "TRUE") => Some(true),
             (Kind::Plain, "false" | "False" | "FALSE") => Some(false),
@@ -245,7 +253,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Reads a duration that is not zero.
-    pub(super) fn timeout(&mut self, node: Node<'a>) -> Option<std::time::Duration> {
+    pub fn timeout(&mut self, node: Node<'a>) -> Option<std::time::Duration> {
         let value = self.scalar(node, scalars::duration)?;
         if value.is_zero() {
             self.problem(node, "must be longer than 0".to_owned(), None);
@@ -255,7 +263,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Reads one of `choices`; those in `unsupported` are refused by name.
-    pub(super) fn choice<T: Copy>(
+    pub fn choice<T: Copy>(
         &mut self,
         node: Node<'a>,
         choices: &[(&'static str, T)],
@@ -280,7 +288,7 @@ impl<'a> Reader<'a, '_> {
 }
 
 /// Sets a field if its value could be read.
-pub(super) fn set<T>(field: &mut T, value: Option<T>) {
+pub(crate) fn set<T>(field: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *field = value;
     }
@@ -354,7 +362,18 @@ const PROXY_PROTOCOLS: &[(&str, ProxyProtocolVersion)] =
 
 fn cluster<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<ClusterConfig> {
     let mut cluster = ClusterConfig::default();
-    r.object(node, &schema::CLUSTER, |r, name, node| match name {
+    r.object(node, &schema::CLUSTER, |r, name, node| cluster_field(r, name, node, &mut cluster));
+    Some(cluster)
+}
+
+/// Reads the field `name` of a cluster, which is one of its schema.
+pub(crate) fn cluster_field<'a>(
+    r: &mut Reader<'a, '_>,
+    name: &str,
+    node: Node<'a>,
+    cluster: &mut ClusterConfig,
+) {
+    match name {
         "name" => set(&mut cluster.name, r.text(node)),
         "endpoints" => cluster.endpoints = r.list(node, ENDPOINTS_MAX, endpoint),
         "discovery" => set(&mut cluster.discovery, r.choice(node, DISCOVERIES, &[])),
@@ -371,8 +390,7 @@ fn cluster<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<ClusterConfig> 
         }
         "identity" => cluster.identity = tls_decode::identities(r, node),
         _ => cluster.tls = Some(Box::new(tls_decode::cluster_tls(r, node))),
-    });
-    Some(cluster)
+    }
 }
 
 fn pool<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> PoolConfig {
@@ -384,7 +402,7 @@ fn pool<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> PoolConfig {
     pool
 }
 
-fn endpoint<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<EndpointConfig> {
+pub(crate) fn endpoint<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<EndpointConfig> {
     let mut endpoint = EndpointConfig { address: String::new(), weight: 1 };
     r.object(node, &schema::ENDPOINT, |r, name, node| match name {
         "address" => set(&mut endpoint.address, r.text(node)),

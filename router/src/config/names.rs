@@ -126,7 +126,7 @@ pub(super) fn file_name(text: &str) -> Check {
 }
 
 /// Identity of a workload: a SPIFFE id with a path.
-pub(super) fn identity(text: &str) -> Check {
+pub(crate) fn identity(text: &str) -> Check {
     if spiffe(text)? {
         return Ok(());
     }

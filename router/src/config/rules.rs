@@ -11,6 +11,15 @@ use crate::limits::{BACKENDS_MAX, CONDITIONS_MAX, EDITS_MAX, MATCHES_MAX, WEIGHT
 use crate::source::Node;
 
 pub(super) fn rule<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> Option<RuleConfig> {
+    rule_with(r, node, backend)
+}
+
+/// Reads a rule whose backends `backend` reads.
+pub(crate) fn rule_with<'a, 's>(
+    r: &mut Reader<'a, 's>,
+    node: Node<'a>,
+    backend: fn(&mut Reader<'a, 's>, Node<'a>) -> Option<BackendConfig>,
+) -> Option<RuleConfig> {
     let mut rule = RuleConfig { line: node.line(), ..RuleConfig::default() };
     r.object(node, &schema::RULE, |r, name, node| match name {
         "matches" => rule.matches = r.list(node, MATCHES_MAX, match_),

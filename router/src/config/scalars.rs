@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::limits::DURATION_MAX;
 
 /// What is wrong with a value: the message and perhaps a hint.
-pub(super) type Fault = (String, Option<String>);
+pub(crate) type Fault = (String, Option<String>);
 
 fn fault(message: impl Into<String>, hint: impl Into<String>) -> Fault {
     (message.into(), Some(hint.into()))
@@ -58,7 +58,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, Fault> {
 }
 
 /// `ip:port`.
-pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Fault> {
+pub(crate) fn socket_address(text: &str) -> Result<SocketAddr, Fault> {
     text.parse().map_err(|_| {
         fault(format!("`{text}` is not an ip:port"), "write it like 127.0.0.1:8080 or [::1]:8080")
     })

@@ -5,12 +5,15 @@
 //! - A name in `unsupported` is refused as such until the change that enforces it moves it to
 //!   `fields`.
 
-/// An object of the file.
+/// The fields of one kind of object.
 #[derive(Debug)]
-pub(super) struct Schema {
-    pub(super) what: &'static str,
-    pub(super) fields: &'static [&'static str],
-    pub(super) unsupported: &'static [&'static str],
+pub struct Schema {
+    /// What it is called in problems, with its article.
+    pub what: &'static str,
+    /// What is read, at most 64.
+    pub fields: &'static [&'static str],
+    /// What is refused by name, as not supported by this version.
+    pub unsupported: &'static [&'static str],
 }
 
 const fn schema(
@@ -146,7 +149,7 @@ impl Schema {
 }
 
 /// The nearest of `known` by edit distance, if it is at most a third of `name` away.
-pub(super) fn nearest<'n>(name: &str, known: &[&'n str]) -> Option<&'n str> {
+pub fn nearest<'n>(name: &str, known: &[&'n str]) -> Option<&'n str> {
     if name.len() > 64 {
         return None;
     }

@@ -8,7 +8,7 @@ use super::tls::{
 use crate::limits::{CERTIFICATES_MAX, HOSTS_MAX, IDENTITIES_MAX, REVOCATION_LISTS_MAX};
 use crate::source::{Kind, Node};
 
-pub(super) const MTLS: &[(&str, Mtls)] =
+pub(crate) const MTLS: &[(&str, Mtls)] =
     &[("disabled", Mtls::Disabled), ("permissive", Mtls::Permissive), ("strict", Mtls::Strict)];
 const VERSIONS: &[(&str, TlsVersion)] = &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
 const VERSIONS_NEVER: &[&str] = &["1.0", "1.1"];

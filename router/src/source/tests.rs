@@ -279,3 +279,23 @@ proptest! {
         prop_assert_eq!(ours, theirs, "for {:?}", text);
     }
 }
+
+#[test]
+fn a_node_on_one_line_reads_as_the_same_tree() {
+    let text = "a: [1, true, 'true', ~, \"x: y\", -3, 0x1]\nb:\n  c d: |\n    two\n    lines\n";
+    let tree = parse(text, Format::Yaml).expect("it is valid");
+    let line = tree.root().expect("it has a root").to_line();
+    let again = parse(&line, Format::Yaml).expect("the line is valid");
+    let mut shown = Vec::new();
+    for tree in [&tree, &again] {
+        let mut nodes = vec![tree.root().expect("a root")];
+        let mut texts = Vec::new();
+        while let Some(node) = nodes.pop() {
+            texts.push(if node.is_null() { "~".to_owned() } else { node.text().to_owned() });
+            nodes.extend(node.children());
+        }
+        shown.push(texts);
+    }
+    assert_eq!(shown[0], shown[1], "{line}");
+    assert!(line.contains("[1, true, \"true\", ~, \"x: y\", \"-3\", 0x1]"), "{line}");
+}
