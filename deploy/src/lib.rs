@@ -7,10 +7,14 @@
 #![forbid(unsafe_code)]
 
 pub mod ca;
+pub mod compile;
 pub mod conductor;
+pub mod diagnostic;
 pub mod fleet;
 pub mod limits;
+pub mod model;
 pub mod release;
 pub mod rollout;
+pub mod source;
 pub mod store;
 pub mod version;

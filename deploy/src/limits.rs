@@ -1,6 +1,47 @@
-//! The maximum of everything that sidecars and operators can make the pusher hold.
+//! The maximum of everything that files, sidecars and operators can make the pusher hold.
 //!
 //! Each has a test at it and one past it.
+
+use std::time::Duration;
+
+/// Files of a folder.
+pub const FILES_MAX: usize = 4096;
+/// Bytes of all files of a folder together.
+pub const FOLDER_BYTES_MAX: usize = 64 << 20;
+/// Objects of a folder: services, sets of endpoints, routes and workloads.
+pub const OBJECTS_MAX: usize = 1 << 16;
+/// Diagnostics reported at once; a last one says how many more there were.
+pub const DIAGNOSTICS_MAX: usize = 1000;
+
+/// Ports of one service.
+pub const PORTS_MAX: usize = 64;
+/// What one workload serves.
+pub const SERVES_MAX: usize = 256;
+/// What one workload imports.
+pub const IMPORTS_MAX: usize = 4096;
+/// Bytes of a name (RFC 1123 section 2.1).
+pub const LABEL_BYTES_MAX: usize = 63;
+
+/// Worst-case memory of the tables of one sidecar.
+pub const TABLE_BYTES_MAX: usize = 256 << 20;
+/// Workers that the worst case counts caches of regular expressions for.
+pub const WORKERS_COUNTED: usize = 8;
+
+/// Fewer objects than this may always go without a question.
+pub const GONE_MIN: usize = 5;
+/// And so may this share of them, in percent.
+pub const GONE_PERCENT: usize = 20;
+/// How long the endpoints of a service are kept after they have all vanished.
+pub const STALE_KEPT: Duration = Duration::from_secs(30);
+
+const _: () = assert!(
+    FOLDER_BYTES_MAX <= ringway_router::limits::FILE_BYTES_MAX,
+    "every file that a folder may have can be read"
+);
+const _: () = assert!(
+    SERVES_MAX < ringway_router::limits::LISTENERS_MAX,
+    "what a workload serves fits in a file, with a listener for what it calls"
+);
 
 /// Sidecars that are known at a time, connected or not; about 1 KiB each, 64 KiB at worst.
 pub const SIDECARS_MAX: usize = 20_000;
