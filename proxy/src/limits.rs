@@ -151,7 +151,8 @@ pub const REPLAYED_FRAMES_MAX: usize = 8;
 pub const HTTP2_LOOK: Duration = Duration::from_secs(1);
 /// PING, SETTINGS, PRIORITY and unknown frames of a peer in 10 s.
 pub const CONTROL_FRAMES_MAX: u32 = 1000;
-/// Frames without a byte that end nothing, in 10 s.
+/// Frames without a byte that end nothing, in 10 s. The 100 empty DATA frames that the h2 crate
+/// allows over the life of a connection are none of them: `flood` takes these out.
 pub const EMPTY_FRAMES_MAX: u32 = 1000;
 /// RST_STREAM in 10 s, or three for each four requests: a client that gives up a hundred requests
 /// each second, for long, and nearly all that it makes.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! socket ─▶ reader task ─▶ one block ─▶ poll_read      one copy, into h2's buffer
+//!             └ flood: looks at the headers of frames, takes some out
 //! socket ◀─ writer task ◀─ one block ◀─ poll_write     frames gather while the last send is away
 //! ```
 //! h2 flushes once for each stream that it accepts, and its encoder holds one DATA frame. Passing
@@ -12,7 +13,9 @@
 //! - One block waits to be read, and nothing is received meanwhile; at most [`GATHERED_BYTES_MAX`]
 //!   and a frame wait to be sent, beside the block that is on its way.
 //! - An error of a send comes up at the next write; one of a receive at the next read.
-//! - A connection that is silent for long has given its receive block back.
+//! - A connection that is silent for long has given its receive block back, unless it has begun a
+//!   frame header.
+//! - h2 gets frame headers whole: of one that has come in part it sees nothing yet.
 //! - The socket is closed by its tasks, once what was written has gone: what h2 says last is sent,
 //!   and input is taken for a while, so that no RST overtakes it.
 
@@ -25,7 +28,7 @@ use std::task::{Context, Poll, Waker};
 use ringway_stats::clock::now_ns;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::flood::{Flood, Watch};
+use super::flood::{Flood, OwnWatch, Watch};
 use crate::io::deadlines::{Expiry, after};
 use crate::io::notify::Notify;
 use crate::io::socket::{Arrival, Socket};
@@ -63,8 +66,11 @@ struct Wire {
     heard_ns: Cell<u64>,
     watch: RefCell<Watch>,
     /// Sees what is sent to a client.
-    own_watch: Option<RefCell<Watch>>,
+    own_watch: Option<RefCell<OwnWatch>>,
+    /// What there is too much of, once h2 has got as far.
     flood: Cell<Option<Flood>>,
+    /// What there is too much of in the block that waits to be read.
+    ahead: Cell<Option<Flood>>,
 }
 
 /// A connection as h2 wants it.
@@ -74,20 +80,18 @@ pub struct Io(Rc<Wire>);
 #[derive(Clone)]
 pub struct Line(Rc<Wire>);
 
-/// Starts to move the bytes of `socket`, of which `early` have come already. `watch` sees every
-/// frame header of the peer, `own_watch` ours.
+/// Starts to move the bytes of `socket`, of which `early` have come already. `watch` sifts the
+/// frames of the peer, `own_watch` sees ours.
 #[must_use]
 pub fn open(
     socket: Socket,
     early: Option<Block>,
     watch: Watch,
-    own_watch: Option<Watch>,
+    own_watch: Option<OwnWatch>,
 ) -> (Io, Line) {
-    let early = early.filter(|block| !block.is_empty());
-    let has_early = early.is_some();
     let wire = Rc::new(Wire {
         socket,
-        inbound: RefCell::new(early.map_or(Inbound::Nothing, Inbound::Data)),
+        inbound: RefCell::new(Inbound::Nothing),
         spent: Cell::default(),
         taken: Notify::default(),
         reader: Cell::default(),
@@ -102,10 +106,44 @@ pub fn open(
         watch: RefCell::new(watch),
         own_watch: own_watch.map(RefCell::new),
         flood: Cell::default(),
+        ahead: Cell::default(),
     });
+    let early = early.and_then(|block| wire.sift(block));
+    let has_early = early.is_some();
+    if let Some(block) = early {
+        *wire.inbound.borrow_mut() = Inbound::Data(block);
+    }
     monoio::spawn(read(Rc::clone(&wire), has_early));
     monoio::spawn(write(Rc::clone(&wire)));
     (Io(Rc::clone(&wire)), Line(wire))
+}
+
+impl Wire {
+    /// What h2 gets of a block that has come; `None` if that is nothing.
+    fn sift(&self, mut block: Block) -> Option<Block> {
+        let sifted = self.watch.borrow_mut().sift(block.data_mut(), now_ns());
+        block.truncate(sifted.kept);
+        if !block.is_empty() {
+            self.ahead.set(sifted.flood);
+            return Some(block);
+        }
+        self.note(sifted.flood);
+        block.clear();
+        self.spent.set(Some(block));
+        None
+    }
+
+    fn note(&self, flood: Option<Flood>) {
+        if flood.is_some() {
+            self.flood.set(flood);
+        }
+    }
+
+    fn wake_reader(&self) {
+        if let Some(waker) = self.reader.take() {
+            waker.wake();
+        }
+    }
 }
 
 impl Line {
@@ -135,11 +173,13 @@ async fn read(wire: Rc<Wire>, has_early: bool) {
     }
     let mut was_full = false;
     while !wire.released.get() {
-        let block = match wire.spent.take() {
+        let mut block = match wire.spent.take() {
             Some(block) if !was_full => block,
             _ if was_full => Block::large(),
             _ => Block::small(),
         };
+        let fits = block.push(wire.watch.borrow().held());
+        debug_assert!(fits, "an empty block has room for a part of a header");
         let due_ns = after(now_ns(), HTTP2_SILENCE);
         let found = match wire.socket.recv_patient(block, due_ns).await {
             Arrival::Silence(block) => {
@@ -148,7 +188,17 @@ async fn read(wire: Rc<Wire>, has_early: bool) {
             }
             Arrival::Data(block) => {
                 was_full = block.spare() == 0;
-                Inbound::Data(block)
+                wire.heard_ns.set(now_ns());
+                match wire.sift(block) {
+                    Some(block) => Inbound::Data(block),
+                    None => {
+                        // A flood is looked after although nothing has come.
+                        if wire.flood.get().is_some() {
+                            wire.wake_reader();
+                        }
+                        continue;
+                    }
+                }
             }
             Arrival::End(_) => Inbound::End,
             Arrival::Broken(error) => Inbound::Broken(error),
@@ -156,9 +206,7 @@ async fn read(wire: Rc<Wire>, has_early: bool) {
         let is_over = !matches!(found, Inbound::Data(_));
         wire.heard_ns.set(now_ns());
         *wire.inbound.borrow_mut() = found;
-        if let Some(waker) = wire.reader.take() {
-            waker.wake();
-        }
+        wire.wake_reader();
         if is_over {
             break;
         }
@@ -220,12 +268,9 @@ impl AsyncRead for Io {
                 Poll::Pending
             }
             Inbound::Data(mut block) => {
+                wire.note(wire.ahead.take());
                 let count = block.len().min(buffer.remaining());
-                let bytes = &block.data()[..count];
-                if let Some(flood) = wire.watch.borrow_mut().see(bytes, now_ns()) {
-                    wire.flood.set(Some(flood));
-                }
-                buffer.put_slice(bytes);
+                buffer.put_slice(&block.data()[..count]);
                 block.consume(count);
                 if block.is_empty() {
                     block.clear();
@@ -277,10 +322,8 @@ impl Io {
             let count = slice.len().min(block.spare());
             let fits = block.push(&slice[..count]);
             debug_assert!(fits, "the count was measured");
-            if let Some((watch, now)) = &mut watched
-                && let Some(flood) = watch.see(&slice[..count], *now)
-            {
-                wire.flood.set(Some(flood));
+            if let Some((watch, now)) = &mut watched {
+                wire.note(watch.see(&slice[..count], *now));
             }
             total += count;
             if count < slice.len() {

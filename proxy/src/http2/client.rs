@@ -274,13 +274,16 @@ impl Life<'_> {
             let ended = {
                 let mut due = pin!(self.alarm.idle_until(self.next_look_ns()));
                 let mut quiet = pin!(self.client.quiet.wait());
-                let pulse = &mut self.pulse;
+                let (pulse, line) = (&mut self.pulse, &self.line);
                 poll_fn(|context| {
                     if let Poll::Ready(result) = Pin::new(&mut connection).poll(context) {
                         if let Err(error) = result {
                             tracing::debug!("a connection to an endpoint ended: {error}");
                         }
                         return Poll::Ready(true);
+                    }
+                    if line.flood().is_some() {
+                        return Poll::Ready(false);
                     }
                     pulse.poll(context);
                     if quiet.as_mut().poll(context).is_ready() {

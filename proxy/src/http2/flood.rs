@@ -1,17 +1,25 @@
 //! Frames that cost their sender nothing and their receiver work, counted by their headers.
 //!
+//! ```text
+//! peer ─▶ Watch::sift ─▶ h2       counts; takes out empty DATA
+//! peer ◀─ OwnWatch::see ◀─ h2     counts what the peer makes us send
+//! ```
 //! The h2 crate bounds what grows: reset streams, CONTINUATION, header lists, small DATA frames. It
 //! answers any number of PING and SETTINGS, and reads any number of frames that say nothing. Its
-//! limit for errors that a peer provokes (CVE-2025-8671) counts over the life of a connection,
-//! which ends those that live long and cancel much. This counts frames as they go by, in both
-//! directions, without parsing more than the nine bytes of a frame header (RFC 9113 section 4.1)
-//! and the code of a reset.
+//! limits for errors that a peer provokes (CVE-2025-8671) and for empty DATA frames count over the
+//! life of a connection, which ends those that live long. The first is switched off; the second
+//! cannot be, so h2 is not shown these frames. What is counted here is counted in a window of time,
+//! in both directions, without parsing more than the nine bytes of a frame header (RFC 9113 section
+//! 4.1) and the code of a reset.
 //!
 //! # Invariants
 //! - A peer that behaves is never near a limit: the limits are for frames that do no work, in a
 //!   window of time, over one connection.
 //! - Bytes are seen in any pieces.
+//! - Only what no state of a connection or of a stream depends on is taken out: h2 sees what is an
+//!   error of the connection.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use h2::Reason;
@@ -24,8 +32,21 @@ use crate::limits::{
 const HEADER_BYTES: usize = 9;
 /// Length of one with the error code of RST_STREAM.
 const RESET_BYTES: usize = HEADER_BYTES + 4;
-/// RST_STREAM.
+/// Types of frames (RFC 9113 section 6).
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
 const RESET: u8 = 0x3;
+const SETTINGS: u8 = 0x4;
+const PUSH_PROMISE: u8 = 0x5;
+const PING: u8 = 0x6;
+const WINDOW_UPDATE: u8 = 0x8;
+const CONTINUATION: u8 = 0x9;
+/// END_STREAM, and the ACK of SETTINGS and PING.
+const END: u8 = 0x1;
+/// END_HEADERS.
+const END_HEADERS: u8 = 0x4;
+/// PADDED.
+const PADDED: u8 = 0x8;
 /// PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR: what a stream is reset with
 /// because of what its peer did.
 const PROVOKED_CODES: [u8; 4] = [0x1, 0x3, 0x5, 0x6];
@@ -60,15 +81,9 @@ pub fn is_provoked(reason: Reason) -> bool {
     PROVOKED_CODES.iter().any(|code| u32::from(*code) == u32::from(reason))
 }
 
-/// Counts the frames of one peer.
-#[derive(Debug)]
-pub struct Watch {
-    /// Bytes of the preface or of the frame that are still to come.
-    skip: usize,
-    header: [u8; RESET_BYTES],
-    filled: usize,
-    /// These are the frames that we send.
-    ours: bool,
+/// Frames of one connection in the current window of time.
+#[derive(Debug, Default)]
+struct Tally {
     /// Since when is counted.
     since_ns: u64,
     counts: [u32; Flood::LABELS.len()],
@@ -76,34 +91,187 @@ pub struct Watch {
     heads: u32,
 }
 
+impl Tally {
+    /// Forgets what was counted once a window of time is over.
+    fn turn(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.since_ns) > WINDOW.as_nanos() as u64 {
+            *self = Self { since_ns: now_ns, ..Self::default() };
+        }
+    }
+
+    /// Counts one. Says so if that is too much.
+    fn add(&mut self, flood: Flood) -> Option<Flood> {
+        let most = match flood {
+            Flood::Control => CONTROL_FRAMES_MAX,
+            Flood::Empty => EMPTY_FRAMES_MAX,
+            // Who gives up some of many requests may do so.
+            Flood::Reset => RESET_FRAMES_MAX.max(self.heads / 4 * 3),
+            Flood::Window => WINDOW_FRAMES_MAX,
+            Flood::Provoked => PROVOKED_RESETS_MAX,
+        };
+        let count = &mut self.counts[flood as usize];
+        *count = count.saturating_add(1);
+        (*count > most).then_some(flood)
+    }
+}
+
+/// The header of a frame (RFC 9113 section 4.1).
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    length: usize,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+}
+
+impl Header {
+    fn of(bytes: &[u8; HEADER_BYTES]) -> Self {
+        let [a, b, c, kind, flags, stream @ ..] = *bytes;
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        // The first bit is reserved.
+        let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
+        Self { length, kind, flags, stream }
+    }
+
+    fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// What this frame of a peer counts as.
+    fn weight(&self) -> Option<Flood> {
+        match self.kind {
+            DATA | HEADERS | CONTINUATION if self.length == 0 && !self.has(END) => {
+                Some(Flood::Empty)
+            }
+            DATA | HEADERS | CONTINUATION => None,
+            RESET => Some(Flood::Reset),
+            WINDOW_UPDATE => Some(Flood::Window),
+            // What answers our own PING and SETTINGS.
+            SETTINGS | PING if self.has(END) => None,
+            _ => Some(Flood::Control),
+        }
+    }
+}
+
+/// What is left of some bytes of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sifted {
+    /// So many bytes, moved to the front, are for h2.
+    pub kept: usize,
+    /// What there is too much of.
+    pub flood: Option<Flood>,
+}
+
+/// Counts the frames of one peer, and takes out DATA frames without a byte that end nothing.
+///
+/// Taken out are those of length 0 on streams that may be open. One with padding has bytes of the
+/// window in it, which h2 must give back; one on a stream that never was, or within a list of
+/// fields, is an error that h2 must see. On a stream that is closed it is ignored.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Bytes of the preface or of the frame that are still to come.
+    skip: usize,
+    /// The beginning of a frame header whose rest has not come: `held[..held_bytes]`. It is empty
+    /// while there is something to skip.
+    held: [u8; HEADER_BYTES - 1],
+    held_bytes: usize,
+    /// The highest stream that had a head.
+    highest: u32,
+    /// A list of fields goes on in the next frame.
+    in_fields: bool,
+    tally: Tally,
+}
+
 impl Watch {
     /// For what a client sends, its preface included.
     #[must_use]
     pub fn of_client() -> Self {
-        Self { skip: PREFACE_BYTES, ..Self::of_server() }
+        Self { skip: PREFACE_BYTES, ..Self::default() }
     }
 
     /// For what a server sends.
     #[must_use]
     pub fn of_server() -> Self {
-        Self {
-            skip: 0,
-            header: [0; RESET_BYTES],
-            filled: 0,
-            ours: false,
-            since_ns: 0,
-            counts: [0; Flood::LABELS.len()],
-            heads: 0,
-        }
+        Self::default()
     }
 
-    /// For what we send to a client.
+    /// The beginning of a frame header, at most 8 bytes, that was held back: it stands in front of
+    /// the next bytes that are sifted.
     #[must_use]
-    pub fn of_ourselves() -> Self {
-        Self { ours: true, ..Self::of_server() }
+    pub fn held(&self) -> &[u8] {
+        &self.held[..self.held_bytes]
     }
 
-    /// Sees the next `bytes` at `now_ns`. Says what there is too much of.
+    /// Sees the next `bytes`, which begin with [`Self::held`], at `now_ns`. What is for h2 is moved
+    /// to their front.
+    pub fn sift(&mut self, bytes: &mut [u8], now_ns: u64) -> Sifted {
+        debug_assert!(bytes.starts_with(self.held()), "what was held back comes first");
+        let mut sifted = Sifted { kept: 0, flood: None };
+        let mut at = 0;
+        loop {
+            let skipped = self.skip.min(bytes.len() - at);
+            self.skip -= skipped;
+            keep(bytes, at..at + skipped, &mut sifted.kept);
+            at += skipped;
+            let Some(header) = bytes[at..].first_chunk::<HEADER_BYTES>() else { break };
+            let header = Header::of(header);
+            sifted.flood = sifted.flood.or(self.count(&header, now_ns));
+            if !self.is_of_no_use(&header) {
+                keep(bytes, at..at + HEADER_BYTES, &mut sifted.kept);
+            }
+            at += HEADER_BYTES;
+            self.skip = header.length;
+        }
+        let rest = &bytes[at..];
+        self.held_bytes = rest.len();
+        self.held[..rest.len()].copy_from_slice(rest);
+        sifted
+    }
+
+    fn count(&mut self, header: &Header, now_ns: u64) -> Option<Flood> {
+        self.tally.turn(now_ns);
+        match header.kind {
+            HEADERS => {
+                self.tally.heads += 1;
+                self.highest = self.highest.max(header.stream);
+                self.in_fields = !header.has(END_HEADERS);
+            }
+            PUSH_PROMISE | CONTINUATION => self.in_fields = !header.has(END_HEADERS),
+            _ => {}
+        }
+        self.tally.add(header.weight()?)
+    }
+
+    /// Whether h2 need not see a frame. All of it has been counted.
+    fn is_of_no_use(&self, header: &Header) -> bool {
+        let is_empty = header.kind == DATA && header.length == 0;
+        // Clients have the odd streams. Nobody else has any, as nothing is pushed.
+        let had_head = header.stream % 2 == 1 && header.stream <= self.highest;
+        is_empty && !header.has(END | PADDED) && had_head && !self.in_fields
+    }
+}
+
+/// Moves `range` of `bytes` behind the first `kept`.
+fn keep(bytes: &mut [u8], range: Range<usize>, kept: &mut usize) {
+    let length = range.len();
+    if *kept != range.start {
+        bytes.copy_within(range, *kept);
+    }
+    *kept += length;
+}
+
+/// Counts what a client makes us send.
+#[derive(Debug, Default)]
+pub struct OwnWatch {
+    /// Bytes of the frame that are still to come.
+    skip: usize,
+    header: [u8; RESET_BYTES],
+    filled: usize,
+    tally: Tally,
+}
+
+impl OwnWatch {
+    /// Sees the next `bytes` that we send, at `now_ns`. Says what they are too much of.
     pub fn see(&mut self, bytes: &[u8], now_ns: u64) -> Option<Flood> {
         let mut rest = bytes;
         let mut found = None;
@@ -114,66 +282,42 @@ impl Watch {
             if rest.is_empty() {
                 return found;
             }
-            let whole = self.whole();
-            let wanted = (whole - self.filled).min(rest.len());
+            let wanted = (self.whole() - self.filled).min(rest.len());
             self.header[self.filled..self.filled + wanted].copy_from_slice(&rest[..wanted]);
             self.filled += wanted;
             rest = &rest[wanted..];
             if self.filled == self.whole() {
+                self.skip = self.frame().length - (self.filled - HEADER_BYTES);
                 self.filled = 0;
                 found = found.or(self.count(now_ns));
             }
         }
     }
 
-    /// How much of a frame is looked at.
-    fn whole(&self) -> usize {
-        let is_reset = self.filled >= HEADER_BYTES && self.header[3] == RESET;
-        // One of another length is an error of the connection.
-        if is_reset && self.length() == 4 { RESET_BYTES } else { HEADER_BYTES }
+    fn frame(&self) -> Header {
+        Header::of(self.header.first_chunk().expect("a header is shorter than what is kept"))
     }
 
-    fn length(&self) -> usize {
-        let [a, b, c, ..] = self.header;
-        u32::from_be_bytes([0, a, b, c]) as usize
+    /// How much of a frame is looked at.
+    fn whole(&self) -> usize {
+        if self.filled >= HEADER_BYTES && self.is_reset() { RESET_BYTES } else { HEADER_BYTES }
+    }
+
+    fn is_reset(&self) -> bool {
+        let Header { length, kind, .. } = self.frame();
+        kind == RESET && length == RESET_BYTES - HEADER_BYTES
     }
 
     fn count(&mut self, now_ns: u64) -> Option<Flood> {
-        let [_, _, _, kind, flags, ..] = self.header;
-        let length = self.length();
-        let is_reset = kind == RESET && length == 4;
-        self.skip = if is_reset { 0 } else { length };
-        let is_end = flags & 0x1 != 0;
-        if now_ns.saturating_sub(self.since_ns) > WINDOW.as_nanos() as u64 {
-            self.since_ns = now_ns;
-            self.counts = [0; Flood::LABELS.len()];
-            self.heads = 0;
+        if !self.is_reset() {
+            return None;
         }
-        self.heads += u32::from(kind == 0x1);
-        let is_provoked = is_reset && PROVOKED_CODES.contains(&self.header[RESET_BYTES - 1]);
-        let flood = match kind {
-            _ if self.ours && !is_provoked => return None,
-            _ if self.ours => Flood::Provoked,
-            // DATA, HEADERS, CONTINUATION.
-            0x0 | 0x1 | 0x9 if length == 0 && !is_end => Flood::Empty,
-            0x0 | 0x1 | 0x9 => return None,
-            RESET => Flood::Reset,
-            0x8 => Flood::Window,
-            // What answers our own PING and SETTINGS.
-            0x4 | 0x6 if is_end => return None,
-            _ => Flood::Control,
+        let flood = match self.header[RESET_BYTES - 1] {
+            code if PROVOKED_CODES.contains(&code) => Flood::Provoked,
+            _ => return None,
         };
-        let most = match flood {
-            Flood::Control => CONTROL_FRAMES_MAX,
-            Flood::Empty => EMPTY_FRAMES_MAX,
-            // Who gives up some of many requests may do so.
-            Flood::Reset => RESET_FRAMES_MAX.max(self.heads / 4 * 3),
-            Flood::Window => WINDOW_FRAMES_MAX,
-            Flood::Provoked => PROVOKED_RESETS_MAX,
-        };
-        let count = &mut self.counts[flood as usize];
-        *count += 1;
-        (*count > most).then_some(flood)
+        self.tally.turn(now_ns);
+        self.tally.add(flood)
     }
 }
 
@@ -188,6 +332,22 @@ mod tests {
         frame
     }
 
+    /// Sifts `wire` in pieces of `piece` bytes. What is for h2, and the floods.
+    fn sift(watch: &mut Watch, wire: &[u8], piece: usize, now_ns: u64) -> (Vec<u8>, Vec<Flood>) {
+        let (mut kept, mut floods) = (Vec::new(), Vec::new());
+        for part in wire.chunks(piece) {
+            let mut bytes = [watch.held(), part].concat();
+            let sifted = watch.sift(&mut bytes, now_ns);
+            kept.extend_from_slice(&bytes[..sifted.kept]);
+            floods.extend(sifted.flood);
+        }
+        (kept, floods)
+    }
+
+    fn see(watch: &mut Watch, frame: &[u8], now_ns: u64) -> Option<Flood> {
+        watch.sift(&mut frame.to_vec(), now_ns).flood
+    }
+
     #[test]
     fn frames_are_counted_in_any_pieces() {
         for piece in [1, 2, 7, 9, 64, 4096] {
@@ -196,8 +356,9 @@ mod tests {
             for _ in 0..=CONTROL_FRAMES_MAX {
                 wire.extend(frame(0x6, 0, &[0; 8]));
             }
-            let found = wire.chunks(piece).filter_map(|part| watch.see(part, 1)).count();
-            assert_eq!(found, 1, "{piece}");
+            let (kept, floods) = sift(&mut watch, &wire, piece, 1);
+            assert_eq!(floods, [Flood::Control], "{piece}");
+            assert!(kept == wire, "{piece}");
         }
     }
 
@@ -205,7 +366,7 @@ mod tests {
     fn each_kind_has_its_limit_and_work_has_none() {
         let flood = |kind, flags, payload: &[u8], count| {
             let mut watch = Watch::of_server();
-            (0..count).find_map(|_| watch.see(&frame(kind, flags, payload), 1))
+            (0..count).find_map(|_| see(&mut watch, &frame(kind, flags, payload), 1))
         };
         assert_eq!(flood(0x0, 0, b"", EMPTY_FRAMES_MAX + 1), Some(Flood::Empty));
         assert_eq!(flood(0x0, 0, b"", EMPTY_FRAMES_MAX), None);
@@ -221,11 +382,77 @@ mod tests {
         assert_eq!(flood(0xbb, 0, b"", CONTROL_FRAMES_MAX + 1), Some(Flood::Control));
     }
 
+    /// A frame on stream `stream`.
+    fn on(stream: u8, kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = frame(kind, flags, payload);
+        frame[8] = stream;
+        frame
+    }
+
+    #[test]
+    fn empty_data_is_taken_out_wherever_it_is_cut() {
+        let empty = on(1, DATA, 0, b"");
+        // The reserved bit means nothing.
+        let reserved = [&empty[..5], &[0x80], &empty[6..]].concat();
+        let wire = [
+            vec![b'P'; PREFACE_BYTES],
+            on(0, SETTINGS, 0, b""),
+            on(1, HEADERS, 0x4, b"abc"),
+            empty.clone(),
+            on(1, DATA, 0, &empty),
+            reserved,
+            empty.clone(),
+            on(3, HEADERS, 0x4, b""),
+            empty.clone(),
+            on(1, DATA, 0x1, b""),
+        ]
+        .concat();
+        let expected = [
+            vec![b'P'; PREFACE_BYTES],
+            on(0, SETTINGS, 0, b""),
+            on(1, HEADERS, 0x4, b"abc"),
+            on(1, DATA, 0, &empty),
+            on(3, HEADERS, 0x4, b""),
+            on(1, DATA, 0x1, b""),
+        ]
+        .concat();
+        for piece in 1..=wire.len() {
+            let mut watch = Watch::of_client();
+            let (kept, floods) = sift(&mut watch, &wire, piece, 1);
+            assert_eq!(kept, expected, "in pieces of {piece}");
+            assert_eq!((floods.len(), watch.held()), (0, &b""[..]));
+        }
+        // The beginning of a header may become one.
+        let mut watch = Watch::of_server();
+        assert_eq!(sift(&mut watch, &empty[..8], 3, 1).0, b"");
+        assert_eq!(watch.held(), &empty[..8]);
+    }
+
+    #[test]
+    fn empty_data_that_is_an_error_is_left_to_h2() {
+        let head = on(3, HEADERS, 0x4, b"abc");
+        for (name, open, data) in [
+            ("of the connection", &head, on(0, DATA, 0, b"")),
+            ("of a stream that never was", &head, on(5, DATA, 0, b"")),
+            ("of a stream of the server", &head, on(2, DATA, 0, b"")),
+            ("within fields", &on(3, HEADERS, 0, b"abc"), on(3, DATA, 0, b"")),
+            ("within a promise", &on(3, PUSH_PROMISE, 0, b"abc"), on(3, DATA, 0, b"")),
+            ("padding without its length", &head, on(3, DATA, 0x8, b"")),
+            ("padding alone", &head, on(3, DATA, 0x8, &[2, 0, 0])),
+        ] {
+            let wire = [&head[..], open, &data].concat();
+            assert_eq!(sift(&mut Watch::of_server(), &wire, 4096, 1).0, wire, "{name}");
+        }
+        let whole = [on(3, HEADERS, 0, b""), on(3, CONTINUATION, 0x4, b"")].concat();
+        let wire = [&whole[..], &on(3, DATA, 0, b"")].concat();
+        assert_eq!(sift(&mut Watch::of_server(), &wire, 4096, 1).0, whole, "after the fields");
+    }
+
     #[test]
     fn what_we_send_counts_if_it_was_provoked() {
         let flood = |kind, code: u8| {
             for piece in [1, 5, 4096] {
-                let mut watch = Watch::of_ourselves();
+                let mut watch = OwnWatch::default();
                 let wire: Vec<u8> = (0..=PROVOKED_RESETS_MAX)
                     .flat_map(|_| [frame(0x1, 0x4, b"abc"), frame(kind, 0, &[0, 0, 0, code])])
                     .flatten()
@@ -249,8 +476,8 @@ mod tests {
         let found = |heads: usize| {
             let mut watch = Watch::of_server();
             let round = |watch: &mut Watch| {
-                let heads = (0..heads).find_map(|_| watch.see(&frame(0x1, 0x5, b"a"), 1));
-                heads.or(watch.see(&frame(0x3, 0, &[0; 4]), 1))
+                let heads = (0..heads).find_map(|_| see(watch, &frame(0x1, 0x5, b"a"), 1));
+                heads.or(see(watch, &frame(0x3, 0, &[0; 4]), 1))
             };
             (0..10_000).find_map(|_| round(&mut watch))
         };
@@ -264,7 +491,7 @@ mod tests {
         let second = 1_000_000_000;
         for tick in 0..100 {
             for _ in 0..CONTROL_FRAMES_MAX / 20 {
-                assert_eq!(watch.see(&frame(0x6, 0, &[0; 8]), tick * second), None);
+                assert_eq!(see(&mut watch, &frame(0x6, 0, &[0; 8]), tick * second), None);
             }
         }
     }

@@ -29,7 +29,7 @@ use ringway_stats::clock::now_ns;
 
 use super::body::Pace;
 use super::bridge::{self, Io, Line};
-use super::flood::{Flood, Watch};
+use super::flood::{Flood, OwnWatch, Watch};
 use super::pulse::Pulse;
 use super::stream;
 use crate::connection::Peer;
@@ -112,7 +112,7 @@ pub async fn serve(
     retire_ns: u64,
 ) {
     let alarm = socket.alarm(&worker.deadlines);
-    let (io, line) = bridge::open(socket, early, Watch::of_client(), Some(Watch::of_ourselves()));
+    let (io, line) = bridge::open(socket, early, Watch::of_client(), Some(OwnWatch::default()));
     let (open, peak, quiet_ns) = (Cell::new(0), Cell::new(0), Cell::new(now_ns()));
     let connection = Rc::new(Connection { worker, peer, instance, line, open, peak, quiet_ns });
     connection.worker.shard.http2.connections.increment();
@@ -192,6 +192,8 @@ struct Life<'a> {
     retire_ns: u64,
     /// GOAWAY has been sent, or is about to be.
     leaving: bool,
+    /// It is being ended for a flood.
+    cut: bool,
 }
 
 impl<'a> Life<'a> {
@@ -203,7 +205,7 @@ impl<'a> Life<'a> {
         limits: &Http2Config,
     ) -> Self {
         let pulse = Pulse::new(h2.ping_pong(), limits);
-        Self { connection, h2, pulse, alarm, retire_ns, leaving: false }
+        Self { connection, h2, pulse, alarm, retire_ns, leaving: false, cut: false }
     }
 
     async fn live(mut self) {
@@ -226,12 +228,17 @@ impl<'a> Life<'a> {
         let due_ns = self.next_look_ns();
         let mut due = pin!(self.alarm.idle_until(due_ns));
         let (h2, pulse) = (&mut self.h2, &mut self.pulse);
-        let (line, leaving) = (&self.connection.line, &mut self.leaving);
+        let (line, cut) = (&self.connection.line, self.cut);
+        let is_flood = || line.flood().is_some() && !cut;
         poll_fn(|context| {
+            // Before h2 sees the end of a peer that has ended with its flood.
+            if is_flood() {
+                return Poll::Ready(Event::Look);
+            }
             if let Some(event) = poll_streams(h2, context) {
                 return Poll::Ready(event);
             }
-            if line.flood().is_some() && !*leaving {
+            if is_flood() {
                 return Poll::Ready(Event::Look);
             }
             pulse.poll(context);
@@ -270,10 +277,10 @@ impl<'a> Life<'a> {
         let now = now_ns();
         let connection = self.connection;
         if let Some(flood) = connection.line.flood()
-            && !self.leaving
+            && !self.cut
         {
             connection.flooded(flood);
-            self.leaving = true;
+            (self.leaving, self.cut) = (true, true);
             self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             return true;
         }
@@ -309,7 +316,7 @@ impl<'a> Life<'a> {
         if error.is_remote() {
             return;
         }
-        if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+        if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) && !self.cut {
             connection.worker.shard.http2.calmed.increment();
         }
         connection.failed(&Failure::with(Cause::RequestMalformed, error));

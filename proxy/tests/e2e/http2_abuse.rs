@@ -24,6 +24,8 @@ const GROWTH_BYTES_MAX: u64 = 16 << 20;
 /// PRIORITY, and a type that no RFC knows.
 const PRIORITY: u8 = 2;
 const UNKNOWN: u8 = 0xbb;
+/// A flag of DATA.
+const PADDED: u8 = 8;
 
 /// A proxy with a listener for each version, both of which lead to `origin`.
 fn proxy(backend: Backend, origin: &Origin) -> Proxy {
@@ -230,16 +232,47 @@ on_both_backends! {
     fn frames_that_say_nothing_are_cut(backend: Backend) {
         let origin = echo();
         let proxy = proxy(backend, &origin);
-        calmed(&proxy, "excess", |raw| {
-            let mut fields = get("/", &[]);
-            fields[0].1 = "POST";
+        let before = proxy.resident_bytes();
+        let mut fields = get("/", &[]);
+        fields[0].1 = "POST";
+        calmed(&proxy, "empty", |raw| {
             raw.head(1, false, &fields)?;
             flood(raw, 5000, |_| (frames::DATA, 0, 1, Vec::new()))
         });
+        bounded(&proxy, before);
+        // Padding alone is no end of anything either, but takes of the window.
+        calmed(&proxy, "excess", |raw| {
+            raw.head(1, false, &fields)?;
+            flood(raw, 5000, |_| (frames::DATA, PADDED, 1, vec![0]))
+        });
         calmed(&proxy, "excess", |raw| {
             raw.send(frames::HEADERS, 0, 1, &frames::block(&get("/", &[])))?;
-            flood(raw, 5000, |_| (frames::CONTINUATION, 0, 1, Vec::new()))
+            // Fewer than would be a flood by their number.
+            flood(raw, 900, |_| (frames::CONTINUATION, 0, 1, Vec::new()))
         });
+    }
+
+    fn a_long_life_may_have_many_frames_that_say_nothing(backend: Backend) {
+        let origin = echo();
+        let proxy = proxy(backend, &origin);
+        let mut fields = get("/", &[]);
+        fields[0].1 = "POST";
+        let mut raw = RawH2::connect(proxy.address("web"));
+        for id in [1, 3, 5] {
+            raw.head(id, false, &fields).unwrap();
+            flood(&mut raw, 200, |_| (frames::DATA, 0, id, Vec::new())).unwrap();
+            raw.send(frames::DATA, 0, id, b"ab").unwrap();
+            // A header comes in two pieces, of which the first may be that of any frame.
+            for half in [&[0, 0, 0, 0][..], &[0, 0, 0, 0, id as u8]] {
+                raw.stream.write_all(half).unwrap();
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            raw.send(frames::DATA, frames::END_STREAM, id, b"c").unwrap();
+            assert_eq!(raw.next_of(frames::HEADERS).expect("an answer").stream, id);
+            assert_eq!(raw.next_of(frames::DATA).expect("its body").payload, b"x");
+        }
+        assert!(answers_ping(&mut raw), "h2 ends a connection after 100 of them");
+        assert_eq!(proxy.metric("ringway_http2_connections_ended_total"), 0.0);
     }
 
     fn a_head_without_end_is_cut(backend: Backend) {
@@ -476,6 +509,14 @@ on_both_backends! {
             }),
             ("DATA of an idle stream", &[PROTOCOL, CLOSED], |raw| {
                 raw.send(frames::DATA, 0, 9, b"x")
+            }),
+            ("empty DATA of an idle stream", &[PROTOCOL, CLOSED], |raw| {
+                raw.send(frames::DATA, 0, 9, b"")
+            }),
+            ("empty DATA of the connection", &[PROTOCOL], |raw| raw.send(frames::DATA, 0, 0, b"")),
+            ("empty DATA between those of a head", &[PROTOCOL], |raw| {
+                raw.send(frames::HEADERS, 0, 1, &frames::block(&get("/", &[])))?;
+                raw.send(frames::DATA, 0, 1, b"")
             }),
             ("a stream with an even number", &[PROTOCOL], |raw| raw.head(2, true, &get("/", &[]))),
             ("CONTINUATION of nothing", &[PROTOCOL], |raw| {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -74,6 +75,23 @@ fn serve_some(stream: TcpStream, most: usize) -> Vec<usize> {
         }
     }
     answered
+}
+
+/// Answers each request with `count` frames that say nothing, and the body `x` a moment later.
+fn say_nothing(stream: TcpStream, count: &AtomicUsize) {
+    let Some(mut raw) = shake(stream) else { return };
+    while let Some(frame) = next_frame(&mut raw) {
+        if frame.kind != frames::HEADERS {
+            continue;
+        }
+        let id = frame.stream;
+        let _ = raw.send(frames::HEADERS, frames::END_HEADERS, id, &[0x88]);
+        for _ in 0..count.load(Ordering::SeqCst) {
+            let _ = raw.send(frames::DATA, 0, id, b"");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        let _ = raw.send(frames::DATA, frames::END_STREAM, id, b"x");
+    }
 }
 
 /// How a response ends before its end, after `BEGINNING`.
@@ -314,6 +332,24 @@ on_both_backends! {
         eventually("both are counted", || {
             proxy.metric("ringway_failures_total{cause=\"upstream_truncated\"") == 2.0
         });
+    }
+
+    fn frames_of_an_endpoint_that_say_nothing_are_borne_until_they_are_a_flood(backend: Backend) {
+        let count = Arc::new(AtomicUsize::new(150));
+        let current = Arc::clone(&count);
+        let origin = Origin::connections(move |stream, _| say_nothing(stream, &current));
+        let proxy = Proxy::start(backend, &config(origin.address, ""));
+        let mut client = H2Client::connect(proxy.address("two"));
+        let mut ask = || client.ask(request("GET", "/"), None);
+        for _ in 0..4 {
+            assert_eq!(ask().unwrap().body, b"x");
+        }
+        assert_eq!(origin.accepted(), 1, "it lives on");
+        count.store(1000, Ordering::SeqCst);
+        assert!(ask().unwrap_err().is_reset(), "its connection is given up");
+        count.store(150, Ordering::SeqCst);
+        assert_eq!(ask().unwrap().body, b"x");
+        assert_eq!(origin.accepted(), 2, "by another one");
     }
 
     fn an_endpoint_that_complains_of_frames_is_no_reason_to_cut_clients(backend: Backend) {
