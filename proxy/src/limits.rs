@@ -159,6 +159,9 @@ pub const EMPTY_FRAMES_MAX: u32 = 1000;
 pub const RESET_FRAMES_MAX: u32 = 1000;
 /// Streams that we have to reset for what their client did, in 10 s (CVE-2025-8671).
 pub const PROVOKED_RESETS_MAX: u32 = 1000;
+/// Streams that we refuse because too many are open, in 10 s. A client that has not seen our
+/// SETTINGS yet may begin what it has at once; each costs a list of fields and 13 bytes.
+pub const REFUSED_STREAMS_MAX: u32 = 2000;
 /// WINDOW_UPDATE in 10 s: one for each KiB of 1 Gbit/s.
 pub const WINDOW_FRAMES_MAX: u32 = 1_000_000;
 

@@ -25,7 +25,8 @@ use std::time::Duration;
 use h2::Reason;
 
 use crate::limits::{
-    CONTROL_FRAMES_MAX, EMPTY_FRAMES_MAX, PROVOKED_RESETS_MAX, RESET_FRAMES_MAX, WINDOW_FRAMES_MAX,
+    CONTROL_FRAMES_MAX, EMPTY_FRAMES_MAX, PROVOKED_RESETS_MAX, REFUSED_STREAMS_MAX,
+    RESET_FRAMES_MAX, WINDOW_FRAMES_MAX,
 };
 
 /// Length of a frame header.
@@ -50,6 +51,8 @@ const PADDED: u8 = 0x8;
 /// PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR: what a stream is reset with
 /// because of what its peer did.
 const PROVOKED_CODES: [u8; 4] = [0x1, 0x3, 0x5, 0x6];
+/// REFUSED_STREAM: h2 answers so to streams beyond the limit.
+const REFUSED_CODE: u8 = 0x7;
 /// Length of the preface of a client (RFC 9113 section 3.4).
 const PREFACE_BYTES: usize = 24;
 /// Time over which frames are counted.
@@ -68,11 +71,14 @@ pub enum Flood {
     Window,
     /// What makes us send RST_STREAM.
     Provoked,
+    /// Streams beyond the limit.
+    Refused,
 }
 
 impl Flood {
     /// All of them, in the order of the counters.
-    pub const LABELS: [&str; 5] = ["control", "empty", "reset", "window_update", "provoked_reset"];
+    pub const LABELS: [&str; 6] =
+        ["control", "empty", "reset", "window_update", "provoked_reset", "refused_stream"];
 }
 
 /// Whether a stream is reset with `reason` because of frames of the other side.
@@ -108,6 +114,7 @@ impl Tally {
             Flood::Reset => RESET_FRAMES_MAX.max(self.heads / 4 * 3),
             Flood::Window => WINDOW_FRAMES_MAX,
             Flood::Provoked => PROVOKED_RESETS_MAX,
+            Flood::Refused => REFUSED_STREAMS_MAX,
         };
         let count = &mut self.counts[flood as usize];
         *count = count.saturating_add(1);
@@ -314,6 +321,7 @@ impl OwnWatch {
         }
         let flood = match self.header[RESET_BYTES - 1] {
             code if PROVOKED_CODES.contains(&code) => Flood::Provoked,
+            REFUSED_CODE => Flood::Refused,
             _ => return None,
         };
         self.tally.turn(now_ns);
@@ -467,8 +475,20 @@ mod tests {
         for code in [1, 3, 5, 6] {
             assert_eq!(flood(RESET, code), Some(Flood::Provoked), "{code}");
         }
+        assert_eq!(flood(RESET, 7), None, "REFUSED_STREAM has a limit of its own");
         assert_eq!(flood(RESET, 8), None, "CANCEL");
         assert_eq!(flood(0x6, 1), None, "no reset");
+    }
+
+    #[test]
+    fn refusals_count_by_time() {
+        let refusal = frame(RESET, 0, &[0, 0, 0, REFUSED_CODE]);
+        let mut watch = OwnWatch::default();
+        let mut refuse = |now_ns| watch.see(&refusal, now_ns);
+        for now_ns in [1, 1 + WINDOW.as_nanos() as u64 + 1] {
+            assert!((0..REFUSED_STREAMS_MAX).all(|_| refuse(now_ns).is_none()));
+        }
+        assert_eq!(refuse(2 + WINDOW.as_nanos() as u64), Some(Flood::Refused));
     }
 
     #[test]

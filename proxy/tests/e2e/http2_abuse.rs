@@ -15,6 +15,7 @@ const PROTOCOL: u32 = 1;
 const FLOW: u32 = 3;
 const CLOSED: u32 = 5;
 const SIZE: u32 = 6;
+const REFUSED: u32 = 7;
 const COMPRESSION: u32 = 9;
 const ENHANCE_YOUR_CALM: u32 = 11;
 /// Connections that broke the protocol have no counter of their own.
@@ -145,6 +146,22 @@ fn flood(
         }
     }
     raw.stream.write_all(&burst)
+}
+
+/// [`flood`] of `count` in rounds of 150 frames, each but the last of which is read to its end
+/// before the next comes: few streams are open at once.
+fn flood_in_rounds(
+    raw: &mut RawH2,
+    count: u32,
+    frame: impl Fn(u32) -> (u8, u8, u32, Vec<u8>),
+) -> std::io::Result<()> {
+    for begin in (0..count).step_by(150) {
+        if begin > 0 {
+            assert!(answers_ping(raw), "after {begin} frames");
+        }
+        flood(raw, 150, |number| frame(begin + number))?;
+    }
+    Ok(())
 }
 
 /// That the proxy never had much more memory than `before`.
@@ -318,14 +335,13 @@ on_both_backends! {
         let overflow = 0x7fff_ffff_u32.to_be_bytes().to_vec();
         // A window beyond what there is, for a stream that is served; and heads that are malformed.
         let provocations = [
-            ("a window too large", head, Some(overflow)),
-            ("malformed heads", frames::block(&odd), None),
+            ("a window too large", head, Some(overflow), 2050),
+            ("malformed heads", frames::block(&odd), None, 1050),
         ];
-        for (name, head, update) in provocations {
+        for (name, head, update, count) in provocations {
             println!("{name}");
             calmed(&proxy, "provoked_reset", |raw| {
-                // Most of the streams are refused, as too many are open: those provoke nothing.
-                flood(raw, 40_000, |number| match &update {
+                flood_in_rounds(raw, count, |number| match &update {
                     Some(update) if number % 2 == 1 => {
                         (frames::WINDOW_UPDATE, 0, number, update.clone())
                     }
@@ -336,6 +352,27 @@ on_both_backends! {
         }
     }
 
+    fn streams_beyond_the_limit_are_refused_until_they_are_a_flood(backend: Backend) {
+        let origin = echo();
+        let proxy = proxy(backend, &origin);
+        let before = proxy.resident_bytes();
+        // It is answered by the proxy itself, with words that say why.
+        let head = frames::block(&get("/%00", &[]));
+        let ended = frames::END_HEADERS | frames::END_STREAM;
+        calmed(&proxy, "refused_stream", |raw| {
+            // Without a window none of them ends: 250 are open.
+            raw.send(frames::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])?;
+            flood(raw, 1000, |number| (frames::HEADERS, ended, 2 * number + 1, head.clone()))?;
+            for _ in 0..750 {
+                let reset = raw.next_of(frames::RST_STREAM).expect("it is refused");
+                assert_eq!(frames::code(&reset), REFUSED);
+            }
+            assert!(answers_ping(raw), "a client may not have seen the limit");
+            flood(raw, 5000, |number| (frames::HEADERS, ended, 2 * number + 2001, head.clone()))
+        });
+        bounded(&proxy, before);
+    }
+
     fn bodies_of_another_length_than_their_heads_say_are_cut(backend: Backend) {
         let origin = echo();
         let proxy = proxy(backend, &origin);
@@ -343,7 +380,7 @@ on_both_backends! {
         fields[0].1 = "POST";
         let head = frames::block(&fields);
         calmed(&proxy, "provoked_reset", |raw| {
-            flood(raw, 10_000, |number| match number % 2 {
+            flood_in_rounds(raw, 2050, |number| match number % 2 {
                 0 => (frames::HEADERS, frames::END_HEADERS, number + 1, head.clone()),
                 _ => (frames::DATA, frames::END_STREAM, number, b"1234".to_vec()),
             })
