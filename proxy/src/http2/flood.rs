@@ -1,7 +1,7 @@
 //! Frames that cost their sender nothing and their receiver work, counted by their headers.
 //!
 //! ```text
-//! peer ─▶ Watch::sift ─▶ h2       counts; takes out empty DATA
+//! peer ─▶ Watch::sift ─▶ h2       counts; takes out empty DATA; wants SETTINGS first
 //! peer ◀─ OwnWatch::see ◀─ h2     counts what the peer makes us send
 //! ```
 //! The h2 crate bounds what grows: reset streams, CONTINUATION, header lists, small DATA frames. It
@@ -18,6 +18,8 @@
 //! - Bytes are seen in any pieces.
 //! - Only what no state of a connection or of a stream depends on is taken out: h2 sees what is an
 //!   error of the connection.
+//! - A peer that does not begin with SETTINGS is not served: h2 lets that pass, so it is shown
+//!   [`BREACH`] instead, and ends the connection by its own ways.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -33,6 +35,9 @@ use crate::limits::{
 const HEADER_BYTES: usize = 9;
 /// Length of one with the error code of RST_STREAM.
 const RESET_BYTES: usize = HEADER_BYTES + 4;
+/// A frame that is an error of the connection, PROTOCOL_ERROR: DATA of no stream (RFC 9113 section
+/// 6.1).
+const BREACH: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
 /// Types of frames (RFC 9113 section 6).
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
@@ -169,6 +174,17 @@ pub struct Sifted {
     pub flood: Option<Flood>,
 }
 
+/// How far a peer has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    /// Its first frame must be SETTINGS (RFC 9113 section 3.4).
+    #[default]
+    Greeting,
+    Frames,
+    /// It began with something else. Nothing that comes is for h2.
+    Refused,
+}
+
 /// Counts the frames of one peer, and takes out DATA frames without a byte that end nothing.
 ///
 /// Taken out are those of length 0 on streams that may be open. One with padding has bytes of the
@@ -186,6 +202,7 @@ pub struct Watch {
     highest: u32,
     /// A list of fields goes on in the next frame.
     in_fields: bool,
+    stage: Stage,
     tally: Tally,
 }
 
@@ -215,13 +232,21 @@ impl Watch {
         debug_assert!(bytes.starts_with(self.held()), "what was held back comes first");
         let mut sifted = Sifted { kept: 0, flood: None };
         let mut at = 0;
-        loop {
+        while self.stage != Stage::Refused {
             let skipped = self.skip.min(bytes.len() - at);
             self.skip -= skipped;
             keep(bytes, at..at + skipped, &mut sifted.kept);
             at += skipped;
             let Some(header) = bytes[at..].first_chunk::<HEADER_BYTES>() else { break };
             let header = Header::of(header);
+            if self.stage == Stage::Greeting {
+                self.stage = greeted(&header);
+            }
+            if self.stage == Stage::Refused {
+                bytes[at..at + HEADER_BYTES].copy_from_slice(&BREACH);
+                keep(bytes, at..at + HEADER_BYTES, &mut sifted.kept);
+                break;
+            }
             sifted.flood = sifted.flood.or(self.count(&header, now_ns));
             if !self.is_of_no_use(&header) {
                 keep(bytes, at..at + HEADER_BYTES, &mut sifted.kept);
@@ -229,7 +254,8 @@ impl Watch {
             at += HEADER_BYTES;
             self.skip = header.length;
         }
-        let rest = &bytes[at..];
+        // Of a peer that is refused, nothing is kept.
+        let rest = if self.stage == Stage::Refused { &[] } else { &bytes[at..] };
         self.held_bytes = rest.len();
         self.held[..rest.len()].copy_from_slice(rest);
         sifted
@@ -256,6 +282,12 @@ impl Watch {
         let had_head = header.stream % 2 == 1 && header.stream <= self.highest;
         is_empty && !header.has(END | PADDED) && had_head && !self.in_fields
     }
+}
+
+/// What the first frame of a peer makes of it. An acknowledgement is not the SETTINGS that it owes.
+fn greeted(header: &Header) -> Stage {
+    let is_settings = header.kind == SETTINGS && !header.has(END);
+    if is_settings { Stage::Frames } else { Stage::Refused }
 }
 
 /// Moves `range` of `bytes` behind the first `kept`.
@@ -340,6 +372,11 @@ mod tests {
         frame
     }
 
+    /// One that has seen the first SETTINGS.
+    fn greeted(watch: Watch) -> Watch {
+        Watch { stage: Stage::Frames, ..watch }
+    }
+
     /// Sifts `wire` in pieces of `piece` bytes. What is for h2, and the floods.
     fn sift(watch: &mut Watch, wire: &[u8], piece: usize, now_ns: u64) -> (Vec<u8>, Vec<Flood>) {
         let (mut kept, mut floods) = (Vec::new(), Vec::new());
@@ -359,7 +396,7 @@ mod tests {
     #[test]
     fn frames_are_counted_in_any_pieces() {
         for piece in [1, 2, 7, 9, 64, 4096] {
-            let mut watch = Watch::of_client();
+            let mut watch = greeted(Watch::of_client());
             let mut wire = vec![b'P'; PREFACE_BYTES];
             for _ in 0..=CONTROL_FRAMES_MAX {
                 wire.extend(frame(0x6, 0, &[0; 8]));
@@ -373,7 +410,7 @@ mod tests {
     #[test]
     fn each_kind_has_its_limit_and_work_has_none() {
         let flood = |kind, flags, payload: &[u8], count| {
-            let mut watch = Watch::of_server();
+            let mut watch = greeted(Watch::of_server());
             (0..count).find_map(|_| see(&mut watch, &frame(kind, flags, payload), 1))
         };
         assert_eq!(flood(0x0, 0, b"", EMPTY_FRAMES_MAX + 1), Some(Flood::Empty));
@@ -425,15 +462,40 @@ mod tests {
         ]
         .concat();
         for piece in 1..=wire.len() {
-            let mut watch = Watch::of_client();
+            let mut watch = greeted(Watch::of_client());
             let (kept, floods) = sift(&mut watch, &wire, piece, 1);
             assert_eq!(kept, expected, "in pieces of {piece}");
             assert_eq!((floods.len(), watch.held()), (0, &b""[..]));
         }
         // The beginning of a header may become one.
-        let mut watch = Watch::of_server();
+        let mut watch = greeted(Watch::of_server());
         assert_eq!(sift(&mut watch, &empty[..8], 3, 1).0, b"");
         assert_eq!(watch.held(), &empty[..8]);
+    }
+
+    #[test]
+    fn a_peer_begins_with_settings() {
+        let head = on(1, HEADERS, 0x5, b"abc");
+        for (name, first, is_right) in [
+            ("SETTINGS", on(0, SETTINGS, 0, &[0; 6]), true),
+            ("no settings", on(0, SETTINGS, 0, b""), true),
+            ("an acknowledgement", on(0, SETTINGS, 0x1, b""), false),
+            ("PING", on(0, PING, 0, &[0; 8]), false),
+            ("a request", head.clone(), false),
+            ("unknown", on(0, 0xbb, 0, b"abc"), false),
+        ] {
+            let preface = [b'P'; PREFACE_BYTES];
+            let wire = [&preface[..], &first, &head].concat();
+            let refused = [&preface[..], &BREACH].concat();
+            let expected = if is_right { &wire } else { &refused };
+            for piece in 1..=wire.len() {
+                let mut watch = Watch::of_client();
+                assert_eq!(sift(&mut watch, &wire, piece, 1).0, *expected, "{name} in {piece}");
+                assert_eq!(sift(&mut watch, &head, piece, 1).0.is_empty(), !is_right);
+            }
+            let kept = sift(&mut Watch::of_server(), &first, 4096, 1).0;
+            assert_eq!(kept, if is_right { first } else { BREACH.to_vec() }, "{name}");
+        }
     }
 
     #[test]
@@ -449,11 +511,15 @@ mod tests {
             ("padding alone", &head, on(3, DATA, 0x8, &[2, 0, 0])),
         ] {
             let wire = [&head[..], open, &data].concat();
-            assert_eq!(sift(&mut Watch::of_server(), &wire, 4096, 1).0, wire, "{name}");
+            assert_eq!(sift(&mut greeted(Watch::of_server()), &wire, 4096, 1).0, wire, "{name}");
         }
         let whole = [on(3, HEADERS, 0, b""), on(3, CONTINUATION, 0x4, b"")].concat();
         let wire = [&whole[..], &on(3, DATA, 0, b"")].concat();
-        assert_eq!(sift(&mut Watch::of_server(), &wire, 4096, 1).0, whole, "after the fields");
+        assert_eq!(
+            sift(&mut greeted(Watch::of_server()), &wire, 4096, 1).0,
+            whole,
+            "after the fields"
+        );
     }
 
     #[test]
@@ -494,7 +560,7 @@ mod tests {
     #[test]
     fn giving_up_half_of_many_requests_is_no_flood() {
         let found = |heads: usize| {
-            let mut watch = Watch::of_server();
+            let mut watch = greeted(Watch::of_server());
             let round = |watch: &mut Watch| {
                 let heads = (0..heads).find_map(|_| see(watch, &frame(0x1, 0x5, b"a"), 1));
                 heads.or(see(watch, &frame(0x3, 0, &[0; 4]), 1))
@@ -507,7 +573,7 @@ mod tests {
 
     #[test]
     fn frames_are_forgotten_after_a_while() {
-        let mut watch = Watch::of_server();
+        let mut watch = greeted(Watch::of_server());
         let second = 1_000_000_000;
         for tick in 0..100 {
             for _ in 0..CONTROL_FRAMES_MAX / 20 {

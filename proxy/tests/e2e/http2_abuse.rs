@@ -625,6 +625,35 @@ on_both_backends! {
         assert!(raw.next_of(frames::GOAWAY).is_some(), "4097 bytes");
     }
 
+    fn a_client_that_does_not_begin_with_settings_is_not_served(backend: Backend) {
+        let origin = echo();
+        let proxy = proxy(backend, &origin);
+        let head = frames::block(&get("/never", &[]));
+        let ended = frames::END_HEADERS | frames::END_STREAM;
+        let firsts: [(u8, u8, u32, &[u8]); 5] = [
+            (frames::HEADERS, ended, 1, &head),
+            (frames::PING, 0, 0, &[7; 8]),
+            (frames::WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
+            // Not the SETTINGS that it owes.
+            (frames::SETTINGS, 1, 0, b""),
+            (UNKNOWN, 0, 0, b"abc"),
+        ];
+        let seen = unharmed(&proxy, |raw| {
+            for (kind, flags, id, payload) in firsts {
+                let mut raw = RawH2::without_settings(raw.stream.peer_addr()?);
+                raw.send(kind, flags, id, payload)?;
+                raw.send(frames::SETTINGS, 0, 0, b"")?;
+                raw.head(3, true, &get("/never", &[]))?;
+                let goaway = raw.next_of(frames::GOAWAY).expect("it is told");
+                assert_eq!(frames::code(&goaway), PROTOCOL, "{kind}");
+                assert!(raw.next().is_none(), "nothing comes after it");
+            }
+            Ok(())
+        });
+        proxy.counts(MALFORMED, (seen.tries * firsts.len()) as f64);
+        assert!(!origin.heads().iter().any(|head| head.contains("/never")));
+    }
+
     fn what_is_no_preface_is_closed(backend: Backend) {
         let origin = echo();
         let proxy = proxy(backend, &origin);

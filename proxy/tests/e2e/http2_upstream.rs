@@ -352,6 +352,27 @@ on_both_backends! {
         assert_eq!(origin.accepted(), 2, "by another one");
     }
 
+    fn an_endpoint_that_does_not_begin_with_settings_is_given_up(backend: Backend) {
+        let (tell, told) = std::sync::mpsc::channel();
+        let tell = Mutex::new(tell);
+        let origin = Origin::connections(move |mut stream, _| {
+            let mut preface = [0; 24];
+            stream.read_exact(&mut preface).unwrap();
+            let mut raw = RawH2 { stream };
+            let _ = raw.send(frames::PING, 0, 0, &[7; 8]);
+            let _ = raw.send(frames::SETTINGS, 0, 0, b"");
+            let goaway = raw.next_of(frames::GOAWAY).map(|frame| frames::code(&frame));
+            tell.lock().unwrap().send(goaway).unwrap();
+        });
+        let proxy = Proxy::start(backend, &config(origin.address, ""));
+        let mut client = H2Client::connect(proxy.address("two"));
+        let answer = client.ask(request("GET", "/"), None).unwrap();
+        assert_eq!(answer.status, 502);
+        assert_eq!(answer.field("ringway-cause"), Some("upstream_reset"));
+        let goaway = told.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(goaway, Some(u32::from(Reason::PROTOCOL_ERROR)));
+    }
+
     fn an_endpoint_that_complains_of_frames_is_no_reason_to_cut_clients(backend: Backend) {
         // The response has begun before it is reset: the client has its head.
         let begun = Arc::new(tokio::sync::Semaphore::new(0));

@@ -204,12 +204,18 @@ pub const END_HEADERS: u8 = 4;
 impl RawH2 {
     /// Connects and says the preface.
     pub fn connect(address: SocketAddr) -> Self {
+        let mut raw = Self::without_settings(address);
+        raw.send(SETTINGS, 0, 0, &[]).unwrap();
+        raw
+    }
+
+    /// [`Self::connect`], but for the SETTINGS that belong to the preface.
+    pub fn without_settings(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut raw = Self { stream };
         raw.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-        raw.send(SETTINGS, 0, 0, &[]).unwrap();
         raw
     }
 
