@@ -139,6 +139,8 @@ pub struct Http2Series {
     pub floods: [Counter; Flood::LABELS.len()],
     /// Connections ended for another excess: resets, CONTINUATION, header lists.
     pub calmed: Counter,
+    /// Connections ended because their client broke the protocol.
+    pub breaches: Counter,
 }
 
 /// Everything one worker counts.

@@ -215,7 +215,8 @@ fn listeners(admin: &Admin, out: &mut Exposition) {
     }
 }
 
-/// HTTP/2 connections with clients, their streams, and those that were ended for an excess.
+/// HTTP/2 connections with clients, their streams, and those that were ended for what the client
+/// did.
 fn http2(shared: &Shared, out: &mut Exposition) {
     let sum = |of: &dyn Fn(&Shard) -> u64| -> u64 {
         shared.seats.iter().map(|seat| of(&seat.shard)).sum()
@@ -229,12 +230,14 @@ fn http2(shared: &Shared, out: &mut Exposition) {
     out.family(
         "ringway_http2_connections_ended_total",
         Kind::Counter,
-        "HTTP/2 connections that were ended because their client sent too much of something.",
+        "HTTP/2 connections that were ended because their client sent too much of something or broke \
+         the protocol.",
     );
     for (nth, label) in Flood::LABELS.iter().enumerate() {
         out.sample(&[("reason", label)], sum(&|shard| shard.http2.floods[nth].value()));
     }
     out.sample(&[("reason", "excess")], sum(&|shard| shard.http2.calmed.value()));
+    out.sample(&[("reason", "protocol_error")], sum(&|shard| shard.http2.breaches.value()));
 }
 
 fn exchanges(

@@ -146,7 +146,10 @@ async fn shake(
     let shaken = pin!(builder.handshake(io));
     match race::first(shaken, pin!(alarm.wait_until(due_ns))).await {
         Either::Left(Ok(h2)) => Ok(h2),
-        Either::Left(Err(error)) => Err(Failure::with(Cause::RequestMalformed, error)),
+        Either::Left(Err(error)) => {
+            connection.count_end(&error);
+            Err(Failure::with(Cause::RequestMalformed, error))
+        }
         Either::Right(()) => Err(Cause::RequestTimeout.into()),
     }
 }
@@ -174,6 +177,16 @@ impl Connection {
     fn failed(&self, failure: &Failure) {
         tracing::debug!(cause = failure.cause.label(), peer = %self.peer.address, "{failure}");
         self.worker.shard.record_cause(failure.cause);
+    }
+
+    /// Counts a connection that h2 ended for what its client did.
+    fn count_end(&self, error: &h2::Error) {
+        let series = &self.worker.shard.http2;
+        match error.reason() {
+            Some(Reason::ENHANCE_YOUR_CALM) => series.calmed.increment(),
+            _ if is_breach(error) => series.breaches.increment(),
+            _ => {}
+        }
     }
 
     fn flooded(&self, flood: Flood) {
@@ -316,11 +329,18 @@ impl<'a> Life<'a> {
         if error.is_remote() {
             return;
         }
-        if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) && !self.cut {
-            connection.worker.shard.http2.calmed.increment();
+        // A flood has been counted already.
+        if !self.cut {
+            connection.count_end(error);
         }
         connection.failed(&Failure::with(Cause::RequestMalformed, error));
     }
+}
+
+/// Whether h2 ended a connection because the peer broke the protocol (RFC 9113 section 5.4.1).
+fn is_breach(error: &h2::Error) -> bool {
+    let is_of_peer = |reason| ![Reason::NO_ERROR, Reason::INTERNAL_ERROR].contains(&reason);
+    error.is_go_away() && error.is_library() && error.reason().is_some_and(is_of_peer)
 }
 
 fn poll_streams(

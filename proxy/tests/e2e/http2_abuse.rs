@@ -18,8 +18,11 @@ const SIZE: u32 = 6;
 const REFUSED: u32 = 7;
 const COMPRESSION: u32 = 9;
 const ENHANCE_YOUR_CALM: u32 = 11;
-/// Connections that broke the protocol have no counter of their own.
-const MALFORMED: &str = "ringway_failures_total{cause=\"request_malformed\"}";
+/// Connections that broke the protocol, as failures and as connections.
+const MALFORMED: [&str; 2] = [
+    "ringway_failures_total{cause=\"request_malformed\"}",
+    "ringway_http2_connections_ended_total{reason=\"protocol_error\"}",
+];
 /// What an attack may add to the memory of a proxy.
 const GROWTH_BYTES_MAX: u64 = 16 << 20;
 /// PRIORITY, and a type that no RFC knows.
@@ -208,6 +211,14 @@ fn answer_to(preface: &[u8], address: SocketAddr) -> Vec<u8> {
 /// What ends a connection, and the codes that may be the reason.
 type Breach = (&'static str, &'static [u32], fn(&mut RawH2) -> std::io::Result<()>);
 
+/// That `count` connections were ended for a breach of the protocol, and none for an excess.
+fn breached(proxy: &Proxy, count: usize) {
+    for name in MALFORMED {
+        proxy.counts(name, count as f64);
+    }
+    assert_eq!(proxy.metric("ringway_http2_connections_ended_total"), count as f64);
+}
+
 /// That each of `breaches` ends its connection with its code and is counted, over and over, and
 /// that nobody else notices.
 fn broken(proxy: &Proxy, breaches: &[Breach]) {
@@ -221,7 +232,7 @@ fn broken(proxy: &Proxy, breaches: &[Breach]) {
         }
         Ok(())
     });
-    proxy.counts(MALFORMED, (seen.tries * breaches.len()) as f64);
+    breached(proxy, seen.tries * breaches.len());
 }
 
 on_both_backends! {
@@ -533,7 +544,7 @@ on_both_backends! {
         });
         assert!(!seen.codes.is_empty(), "every next one ends the connection");
         assert!(seen.codes.iter().all(|code| [PROTOCOL, CLOSED].contains(code)), "{seen:?}");
-        proxy.counts(MALFORMED, seen.tries as f64);
+        breached(&proxy, seen.tries);
         assert!(!origin.heads().iter().any(|head| head.contains("/again")));
     }
 
@@ -650,7 +661,7 @@ on_both_backends! {
             }
             Ok(())
         });
-        proxy.counts(MALFORMED, (seen.tries * firsts.len()) as f64);
+        breached(&proxy, seen.tries * firsts.len());
         assert!(!origin.heads().iter().any(|head| head.contains("/never")));
     }
 
@@ -670,7 +681,7 @@ on_both_backends! {
             }
             Ok(())
         });
-        proxy.counts(MALFORMED, (seen.tries * prefaces.len()) as f64);
+        breached(&proxy, seen.tries * prefaces.len());
         assert!(!origin.heads().iter().any(|head| head.contains("/never")));
     }
 }
