@@ -53,6 +53,26 @@ fn config_corpus_holds() {
 }
 
 #[test]
+fn detection_corpus_holds() {
+    replay("detection");
+}
+
+#[test]
+fn flood_corpus_holds() {
+    replay("flood");
+}
+
+#[test]
+fn http2_request_corpus_holds() {
+    replay("http2_request");
+}
+
+#[test]
+fn http2_response_corpus_holds() {
+    replay("http2_response");
+}
+
+#[test]
 fn path_corpus_holds() {
     replay("path");
 }

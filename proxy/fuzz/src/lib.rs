@@ -17,6 +17,10 @@
 pub mod chunked;
 pub mod client_hello;
 pub mod config;
+pub mod detection;
+pub mod flood;
+pub mod http2_request;
+pub mod http2_response;
 pub mod path;
 pub mod proxy_protocol;
 pub mod request_head;
@@ -29,10 +33,14 @@ mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 13] = [
     ("chunked", chunked::check),
     ("client_hello", client_hello::check),
     ("config", config::check),
+    ("detection", detection::check),
+    ("flood", flood::check),
+    ("http2_request", http2_request::check),
+    ("http2_response", http2_response::check),
     ("path", path::check),
     ("proxy_protocol", proxy_protocol::check),
     ("request_head", request_head::check),
