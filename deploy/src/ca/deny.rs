@@ -276,8 +276,7 @@ impl Authority {
         Ok(pem)
     }
 
-    /// Removes records of what has expired: certificates, tokens and denials. To be called once in a
-    /// while; what is left behind takes room and nothing else.
+    /// Removes records of certificates that have expired; returns how many.
     pub(super) fn sweep_issued(&self, now_s: u64) -> Result<usize, CaFault> {
         let mut removed = 0;
         for (key, _, kept) in self.list::<Kept>(ISSUED)? {

@@ -165,13 +165,15 @@ impl Keys {
     pub(crate) fn remove(&self, name: &str) -> Result<(), CaFault> {
         match self {
             Keys::Folder(folder) => {
-                let path = file(folder, name);
-                match fs::remove_file(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        Err(fault("remove the key", &path)(error))
+                for path in [file(folder, name), unfinished(folder, name)] {
+                    match fs::remove_file(&path) {
+                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                            return Err(fault("remove the key", &path)(error));
+                        }
+                        Ok(()) | Err(_) => {}
                     }
-                    Ok(()) | Err(_) => Ok(()),
                 }
+                Ok(())
             }
             Keys::Memory(keys) => {
                 keys.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
@@ -180,14 +182,15 @@ impl Keys {
         }
     }
 
-    /// Names of all keys.
+    /// Names of all keys, those included that a killed process has not finished.
     pub(crate) fn names(&self) -> Result<Vec<String>, CaFault> {
         let mut names = Vec::new();
         match self {
             Keys::Folder(folder) => {
                 for entry in fs::read_dir(folder).map_err(fault("list", folder))? {
                     let name = entry.map_err(fault("list", folder))?.file_name();
-                    let name = name.to_str().and_then(|name| name.strip_suffix(".key"));
+                    let name = name.to_str().unwrap_or_default();
+                    let name = name.strip_suffix(".key").or(name.strip_suffix(".new"));
                     names.extend(name.map(str::to_owned));
                 }
             }
@@ -204,9 +207,13 @@ fn file(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.key"))
 }
 
+fn unfinished(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.new"))
+}
+
 fn write(folder: &Path, name: &str, key: &Secret) -> Result<(), CaFault> {
     let path = file(folder, name);
-    let new = folder.join(format!("{name}.new"));
+    let new = unfinished(folder, name);
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut opened = options.open(&new).map_err(fault("make the key", &new))?;
@@ -238,8 +245,12 @@ mod tests {
         assert_eq!(mode(&path.join("root.key")), 0o600);
         assert_eq!(keys.load("root").unwrap(), key);
         assert_eq!(keys.names().unwrap(), ["root"]);
-        keys.remove("root").unwrap();
-        keys.remove("root").unwrap();
+        fs::write(path.join("half.new"), "").unwrap();
+        assert!(keys.names().unwrap().contains(&"half".to_owned()));
+        for name in ["root", "half", "half"] {
+            keys.remove(name).unwrap();
+        }
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
         assert!(keys.load("root").unwrap_err().to_string().contains("root.key"));
     }
 

@@ -45,10 +45,10 @@ pub(super) struct Workload {
 
 impl Workload {
     pub(super) fn new() -> Workload {
-        Workload::asking(CertificateParams::default())
+        Workload::asking(&CertificateParams::default())
     }
 
-    fn asking(params: CertificateParams) -> Workload {
+    fn asking(params: &CertificateParams) -> Workload {
         let key = Key::generate().unwrap();
         let csr = params.serialize_request(&key).unwrap().pem().unwrap();
         Workload { key, csr }
@@ -194,7 +194,7 @@ fn request_contributes_its_key_and_nothing_else() {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     params.custom_extensions = vec![CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0])];
-    let workload = Workload::asking(params);
+    let workload = Workload::asking(&params);
     let token = token(&authority, WEB, at(NOW_S));
     let issued = authority.join(&token, None, workload.csr.as_bytes(), at(NOW_S), 0).unwrap();
     let pair = workload.pair(&issued);
@@ -374,7 +374,7 @@ fn operator_and_pusher_get_keys_that_fit() {
         let pair = KeyPair::parse(chain, credentials.key_pem.expose().as_bytes(), None).unwrap();
         pair.as_identity().unwrap();
         trust.check(&pair, at(NOW_S)).unwrap();
-        assert_eq!(pair.info().uris, [credentials.issued.id.clone()]);
+        assert_eq!(pair.info().uris, [credentials.issued.id.as_str()]);
     }
     assert_eq!(operator.issued.id, "spiffe://mesh.example/operator/releaser/ann");
     assert_eq!(operator.issued.until_s, NOW_S + 30 * 24 * HOUR_S);

@@ -17,7 +17,7 @@ pub(crate) fn conforms<S: Store + 'static>(make: impl Fn() -> S) {
     versions_grow_over_deletion(&make());
     listing_is_by_prefix_and_sorted(&make());
     limits_hold_at_and_past_them(&make());
-    of_many_writers_of_one_version_one_wins(Arc::new(make()));
+    of_many_writers_of_one_version_one_wins(&(Arc::new(make()) as Arc<dyn Store>));
     watchers_see_every_change_in_order(&make());
     watches_from_the_past_are_replayed_or_refused(&make());
     slow_watcher_is_cut_off(&make());
@@ -83,12 +83,12 @@ fn limits_hold_at_and_past_them(store: &dyn Store) {
     }
 }
 
-fn of_many_writers_of_one_version_one_wins(store: Arc<dyn Store>) {
+fn of_many_writers_of_one_version_one_wins(store: &Arc<dyn Store>) {
     let mut version = store.put_if_version("a", None, b"0").unwrap();
     for round in 0..10 {
         let writers: Vec<_> = (0..4)
             .map(|_| {
-                let store = Arc::clone(&store);
+                let store = Arc::clone(store);
                 std::thread::spawn(move || store.put_if_version("a", Some(version), b"x"))
             })
             .collect();
