@@ -11,12 +11,12 @@
 //! - A certificate says what the authority decides: of a signing request only its key is used.
 //! - A leaf has one URI, which is its identity, and nobody gets a reserved one by token or renewal.
 //! - A serial number is recorded before its certificate exists.
-//! - Nothing here reads a clock, and jitter comes in as an argument. Keys, serial numbers and tokens
-//!   are random bytes of the kernel.
+//! - Nothing here reads a clock, and jitter comes in as an argument. Keys, serial numbers and
+//!   tokens are random bytes of the kernel.
 //! - Refusals are typed ([`Refusal`]): the peer is told one word, the log has the rest.
 //!
-//! An authority at another place (OpenBao, cert-manager) would take over what [`Authority`] does with
-//! its issuers, in `issue`; there is no trait for that before there is a second one.
+//! An authority at another place (OpenBao, cert-manager) would take over what [`Authority`] does
+//! with its issuers, in `issue`; there is no trait for that before there is a second one.
 //!
 //! # Not here
 //! TLS and connections (`server`); when to renew what (the sidecars); rate limits.

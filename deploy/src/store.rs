@@ -212,8 +212,8 @@ fn version_words(current: Option<u64>) -> String {
     current.map_or("there is none".to_owned(), |version| format!("it has version {version}"))
 }
 
-/// What both stores ask of a key: not empty, no longer than the limit, and of characters that a path
-/// and the name of a Kubernetes object can carry.
+/// What both stores ask of a key: not empty, no longer than the limit, and of characters that need
+/// no quoting in a path; a store whose names have no slash would write another character for it.
 fn check_key(key: &str) -> Result<(), StoreFault> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
         return Err(StoreFault::Key("a key has 1 to 240 bytes"));

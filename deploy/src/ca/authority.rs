@@ -103,8 +103,8 @@ impl Authority {
     /// Opens the authority in `store`, or makes one with its root and issuer if there is none.
     ///
     /// # Errors
-    /// [`CaFault::StateLost`] if there are keys but no state, [`CaFault::OtherTrustDomain`], and what
-    /// the store says.
+    /// [`CaFault::StateLost`] if there are keys but no state, [`CaFault::OtherTrustDomain`], and
+    /// what the store says.
     pub fn open(
         store: Arc<dyn Store>,
         keys: Keys,
@@ -147,7 +147,8 @@ impl Authority {
     /// [`Authority::existing`] in the state folder of a pusher: `state.redb` and `keys/`.
     ///
     /// # Errors
-    /// [`CaFault::NoAuthority`], [`StoreFault::InUse`] if a pusher runs on it, what the system says.
+    /// [`CaFault::NoAuthority`], [`StoreFault::InUse`] if a pusher runs on it, what the system
+    /// says.
     pub fn in_folder(folder: &Path) -> Result<Authority, CaFault> {
         let file = folder.join("state.redb");
         if !file.is_file() {

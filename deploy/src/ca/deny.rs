@@ -1,11 +1,12 @@
 //! The deny list, and the CRLs that are made of it.
 //!
-//! A denial stops joins and renewals at once. Peers learn of it by CRLs: one for each issuer that has
-//! signed something denied and unexpired (RFC 5280 section 5).
+//! A denial stops joins and renewals at once. Peers learn of it by CRLs: one for each issuer that
+//! has signed something denied and unexpired (RFC 5280 section 5).
 //!
 //! # Invariants
-//! - An identity's denial is on CRLs with all its unexpired serial numbers, by their records. One of
-//!   a serial number is on that of every issuer: numbers are random, so it means one certificate.
+//! - An identity's denial is on CRLs with all its unexpired serial numbers, by their records. One
+//!   of a serial number is on that of every issuer: numbers are random, so it means one
+//!   certificate.
 //! - A CRL is signed anew when its entries change or half its life is over, else it stays the same,
 //!   byte by byte, over restarts too: whoever has it need not get it again.
 

@@ -154,8 +154,8 @@ impl Authority {
         self.credentials(Leaf { id, names: Vec::new(), life_s }, now, 1 << 31)
     }
 
-    /// Key and certificate that the pusher serves with, as `spiffe://DOMAIN/ringway/pusher`, and for
-    /// `names`, which are DNS names or addresses so that `curl` can verify it too.
+    /// Key and certificate that the pusher serves with, as `spiffe://DOMAIN/ringway/pusher`, and
+    /// for `names`, which are DNS names or addresses so that `curl` can verify it too.
     ///
     /// # Errors
     /// [`CaFault::Input`] for a name that cannot be one.
@@ -263,8 +263,8 @@ impl Authority {
     }
 }
 
-/// Where the certificates of an identity are recorded: by its digest, for an id may be longer than a
-/// key.
+/// Where the certificates of an identity are recorded: by its digest, for an id may be longer than
+/// a key.
 pub(super) fn issued_of(id: &str) -> String {
     format!("{ISSUED}{}/", &blake3::hash(id.as_bytes()).to_hex()[..32])
 }

@@ -9,8 +9,8 @@ use super::limits::DAY_S;
 
 /// Lives of certificates in whole seconds.
 ///
-/// `skew < leaf <= issuer / 2`, `operator <= issuer / 2`, `issuer <= root / 2`: an issuer is replaced
-/// at half its life, so that it outlives whatever it signs.
+/// `skew < leaf <= issuer / 2`, `operator <= issuer / 2`, `issuer <= root / 2`: an issuer is
+/// replaced at half its life, so that it outlives whatever it signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lives {
     root_s: u64,

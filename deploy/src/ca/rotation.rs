@@ -10,18 +10,20 @@
 //!                      Reverting {old, new}, old signs ───────────┘
 //! ```
 //!
-//! What is in braces is the bundle. It changes, with its epoch, on entering Introduced and Dropping.
+//! What is in braces is the bundle. It changes, with its epoch, on entering Introduced and
+//! Dropping.
 //!
-//! | leaving | when |
-//! |---|---|
-//! | Introduced | all connected are at the epoch, and a leaf's life and the skew have passed: whoever is not connected has none that is valid, or got the bundle with it |
-//! | Issuing | no certificate that was issued under the old root is valid, those of operators included, a leaf's life and the skew have passed, and no connected peer shows such a one |
-//! | Reverting | the same of the new root, without the leaf's life |
-//! | Dropping | all connected are at the epoch; then the key that was dropped is removed |
+//! It leaves
+//! - Introduced, when all connected are at the epoch, and a leaf's life and the skew have passed:
+//!   whoever is not connected has no valid leaf, or got the bundle with it;
+//! - Issuing, when no certificate that was issued under the old root is valid, those of operators
+//!   included, a leaf's life and the skew have passed, and no connected peer shows such a one;
+//! - Reverting, when the same is true of the new root, without the leaf's life;
+//! - Dropping, when all connected are at the epoch; then the key that was dropped is removed.
 //!
 //! # Invariants
-//! - Each root that signs, and each that has signed something still valid, is in every bundle that a
-//!   peer with a valid certificate may hold.
+//! - Each root that signs, and each that has signed something still valid, is in every bundle that
+//!   a peer with a valid certificate may hold.
 //! - There are two roots at most, and one change at a time.
 //!
 //! # Not here

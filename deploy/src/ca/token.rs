@@ -143,8 +143,8 @@ impl Authority {
         Ok(revoked)
     }
 
-    /// The first certificate of a workload, for a token. `asked` may be left out if the token is for
-    /// one identity; `draw` is a random number.
+    /// The first certificate of a workload, for a token. `asked` may be left out if the token is
+    /// for one identity; `draw` is a random number.
     ///
     /// # Errors
     /// [`CaFault::Refused`] with what is wrong; the token has lost a use only if signing itself

@@ -1,4 +1,5 @@
-//! The maximum of everything that a store holds, chosen so that etcd and Kubernetes can hold it too.
+//! The maximum of everything that a store holds, chosen so that etcd and Kubernetes can hold it
+//! too.
 
 /// Bytes of a key. etcd has no limit of its own; names of Kubernetes objects end at 253.
 pub const KEY_BYTES_MAX: usize = 240;
