@@ -166,7 +166,7 @@ impl Conductor {
         self.pass_on(event, now)
     }
 
-    /// A sidecar reported.
+    /// A sidecar reported, under this connection.
     ///
     /// # Errors
     /// Why the report is not taken.
@@ -174,9 +174,10 @@ impl Conductor {
         &mut self,
         key: &SidecarKey,
         report: Report,
+        connection: ConnectionId,
         now: u64,
     ) -> Result<Vec<Command>, FleetFault> {
-        let events = self.fleet.report(key, report, now)?;
+        let events = self.fleet.report(key, report, connection, now)?;
         Ok(self.pass_on(events, now))
     }
 

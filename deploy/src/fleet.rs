@@ -10,7 +10,8 @@
 //! # Invariants
 //! - At most [`SIDECARS_MAX`] sidecars. When a new one comes to a full fleet, the one that is away
 //!   longest is forgotten for it; if all are connected, the new one is refused.
-//! - A report with a generation below one that was seen before is late and changes nothing.
+//! - A report with a generation below one that was seen before is late and changes nothing. So is
+//!   one that was sent under an older connection: the sidecar may have lost its disk in between.
 //! - What happens here comes out as an [`Event`], so that a rollout needs no other source.
 //!
 //! # Not here
@@ -33,7 +34,8 @@ pub use report::{Certificate, Entry, Hello, Report, Running, State};
 pub use sidecar::{Connection, Failure, FailureKind, Sidecar, Standing};
 pub use summary::{Failed, FleetSummary, Gate};
 
-/// A connection of a sidecar, numbered by the server; a number never comes twice.
+/// A stream of a sidecar, numbered by the server; a number never comes twice, also after a restart.
+/// The sidecar is told it and names it in its reports, which go over connections of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ConnectionId(pub u64);
 
@@ -82,8 +84,11 @@ pub enum FleetFault {
     #[error("{SIDECARS_MAX} sidecars are connected, which is the maximum")]
     Full,
     /// Never connected, or forgotten.
-    #[error("{0} is not connected")]
+    #[error("{0} is not known")]
     Unknown(SidecarKey),
+    /// Sent under a connection that does not count any more; what matters is said again.
+    #[error("{0} has another connection by now")]
+    Late(SidecarKey),
     /// More than a limit.
     #[error("{what}: more than {max}")]
     TooMuch {
@@ -145,14 +150,15 @@ impl Fleet {
         ended.then(|| Event::Disconnected { sidecar: key.clone() })
     }
 
-    /// Takes a report.
+    /// Takes a report that was sent under this connection.
     ///
     /// # Errors
-    /// That the sidecar is unknown, or what of the report is past a limit; nothing is noted then.
+    /// That the sidecar is unknown or has another connection, or what of the report is past a limit; nothing is noted then.
     pub fn report(
         &mut self,
         key: &SidecarKey,
         report: Report,
+        connection: ConnectionId,
         now: u64,
     ) -> Result<Vec<Event>, FleetFault> {
         if report.entries.len() > REPORT_ENTRIES_MAX {
@@ -161,10 +167,15 @@ impl Fleet {
         for entry in &report.entries {
             check_generation(Some(entry.version))?;
         }
-        let Some(sidecar) = self.sidecars.get_mut(key).filter(|sidecar| sidecar.is_connected())
-        else {
+        let Some(sidecar) = self.sidecars.get_mut(key) else {
             return Err(FleetFault::Unknown(key.clone()));
         };
+        match sidecar.connection() {
+            Connection::Connected { id, .. } if id == connection => {}
+            Connection::Connected { .. } | Connection::Away { .. } => {
+                return Err(FleetFault::Late(key.clone()));
+            }
+        }
         sidecar.heard(&report, now);
         if report.entries.is_empty() {
             return Ok(vec![Event::Heard { sidecar: key.clone() }]);

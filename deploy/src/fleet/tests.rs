@@ -32,6 +32,20 @@ fn one(hello: Hello) -> Fleet {
     fleet
 }
 
+/// Reports under the connection that counts.
+fn tell(
+    fleet: &mut Fleet,
+    number: usize,
+    report: Report,
+    now: u64,
+) -> Result<Vec<Event>, FleetFault> {
+    let id = match fleet.sidecar(&key(number)).unwrap().connection() {
+        Connection::Connected { id, .. } => id,
+        Connection::Away { .. } => ConnectionId(u64::MAX),
+    };
+    fleet.report(&key(number), report, id, now)
+}
+
 fn standing(fleet: &Fleet) -> Standing {
     fleet.sidecar(&key(1)).unwrap().standing()
 }
@@ -47,7 +61,7 @@ fn a_sidecar_goes_from_told_to_current() {
         (State::Applied, Standing::Probation),
         (State::Confirmed, Standing::Current),
     ] {
-        fleet.report(&key(1), said(2, state), NOW).unwrap();
+        tell(&mut fleet, 1, said(2, state), NOW).unwrap();
         assert_eq!(standing(&fleet), expected);
     }
     assert_eq!(fleet.sidecar(&key(1)).unwrap().confirmed(), Some(version(2)));
@@ -57,17 +71,17 @@ fn a_sidecar_goes_from_told_to_current() {
 fn what_a_sidecar_undid_is_a_failure_and_it_runs_what_was_confirmed_before() {
     let mut fleet = one(running(2));
     fleet.want(&key(1), version(5));
-    fleet.report(&key(1), said(5, State::Applied), NOW).unwrap();
-    fleet.report(&key(1), said(5, State::RolledBack("errors rose".to_owned())), NOW + 1).unwrap();
+    tell(&mut fleet, 1, said(5, State::Applied), NOW).unwrap();
+    tell(&mut fleet, 1, said(5, State::RolledBack("errors rose".to_owned())), NOW + 1).unwrap();
     let sidecar = fleet.sidecar(&key(1)).unwrap();
     assert_eq!(sidecar.applied(), Some(version(2)));
     assert_eq!(sidecar.standing(), Standing::Failed);
     let failure = sidecar.failure().unwrap();
     assert_eq!((failure.kind, failure.at_ms), (FailureKind::RolledBack, NOW + 1));
     // A late word of the same version does not heal it.
-    fleet.report(&key(1), said(5, State::Applied), NOW + 2).unwrap();
+    tell(&mut fleet, 1, said(5, State::Applied), NOW + 2).unwrap();
     assert_eq!(standing(&fleet), Standing::Failed);
-    fleet.report(&key(1), said(6, State::Confirmed), NOW + 3).unwrap();
+    tell(&mut fleet, 1, said(6, State::Confirmed), NOW + 3).unwrap();
     fleet.want(&key(1), version(6));
     assert_eq!(standing(&fleet), Standing::Current);
 }
@@ -76,7 +90,17 @@ fn what_a_sidecar_undid_is_a_failure_and_it_runs_what_was_confirmed_before() {
 fn late_reports_of_lower_generations_change_nothing() {
     let mut fleet = one(running(5));
     let before = fleet.sidecar(&key(1)).cloned();
-    fleet.report(&key(1), said(2, State::Confirmed), NOW).unwrap();
+    tell(&mut fleet, 1, said(2, State::Confirmed), NOW).unwrap();
+    assert_eq!(fleet.sidecar(&key(1)).cloned(), before);
+}
+
+#[test]
+fn what_was_said_under_an_older_connection_changes_nothing() {
+    let mut fleet = one(running(5));
+    fleet.hello(&key(1), Hello::default(), ConnectionId(2), NOW).unwrap();
+    let before = fleet.sidecar(&key(1)).cloned();
+    let late = fleet.report(&key(1), said(5, State::Confirmed), ConnectionId(1), NOW);
+    assert_eq!(late, Err(FleetFault::Late(key(1))));
     assert_eq!(fleet.sidecar(&key(1)).cloned(), before);
 }
 
@@ -89,8 +113,10 @@ fn a_newer_connection_counts_and_the_end_of_the_older_does_not() {
     assert!(fleet.goodbye(&key(1), ConnectionId(2), NOW).is_some());
     assert_eq!(fleet.goodbye(&key(1), ConnectionId(2), NOW), None);
     assert_eq!(standing(&fleet), Standing::Away);
-    let report = fleet.report(&key(1), Report::default(), NOW);
-    assert_eq!(report, Err(FleetFault::Unknown(key(1))));
+    let late = fleet.report(&key(1), Report::default(), ConnectionId(2), NOW);
+    assert_eq!(late, Err(FleetFault::Late(key(1))));
+    let unknown = fleet.report(&key(2), Report::default(), ConnectionId(2), NOW);
+    assert_eq!(unknown, Err(FleetFault::Unknown(key(2))));
 }
 
 #[test]
@@ -148,12 +174,12 @@ fn reports_have_limits_and_long_reasons_are_cut_at_a_character() {
     let mut fleet = one(running(2));
     let entry = |state| Entry { version: version(2), state };
     let many = |count| Report { entries: vec![entry(State::Staged); count], ..Report::default() };
-    assert!(fleet.report(&key(1), many(REPORT_ENTRIES_MAX), NOW).is_ok());
-    let over = fleet.report(&key(1), many(REPORT_ENTRIES_MAX + 1), NOW);
+    assert!(tell(&mut fleet, 1, many(REPORT_ENTRIES_MAX), NOW).is_ok());
+    let over = tell(&mut fleet, 1, many(REPORT_ENTRIES_MAX + 1), NOW);
     assert_eq!(over, Err(FleetFault::TooMuch { what: "entries", max: REPORT_ENTRIES_MAX }));
-    assert!(fleet.report(&key(1), said(GENERATION_MAX + 1, State::Staged), NOW).is_err());
+    assert!(tell(&mut fleet, 1, said(GENERATION_MAX + 1, State::Staged), NOW).is_err());
     let reason = format!("x{}", "\u{e9}".repeat(REASON_BYTES_MAX));
-    fleet.report(&key(1), said(3, State::Rejected(reason)), NOW).unwrap();
+    tell(&mut fleet, 1, said(3, State::Rejected(reason)), NOW).unwrap();
     let kept = fleet.sidecar(&key(1)).unwrap().failure().unwrap().reason.len();
     assert_eq!(kept, REASON_BYTES_MAX - 1);
 }
@@ -166,7 +192,7 @@ fn a_summary_counts_who_stands_where_and_spells_out_fifty_failures() {
         fleet.want(&key(number), version(5));
         if number < 60 {
             let report = said(5, State::Rejected("no".to_owned()));
-            fleet.report(&key(number), report, NOW).unwrap();
+            tell(&mut fleet, number, report, NOW).unwrap();
         }
     }
     let _ = fleet.goodbye(&key(99), ConnectionId(99), NOW);
@@ -197,7 +223,7 @@ fn the_gate_opens_when_all_who_are_connected_have_the_roots_and_the_chain() {
     assert_eq!(gate.others_end_ms, Some(NOW + 1));
     let certificate = Some(Certificate { not_after_ms: NOW, root: root(2) });
     let report = Report { bundle_epoch: Some(8), certificate, ..Report::default() };
-    fleet.report(&key(2), report, NOW).unwrap();
+    tell(&mut fleet, 2, report, NOW).unwrap();
     let gate = fleet.gate(7, &root(2));
     assert!(gate.is_at_epoch() && gate.is_chained());
     assert_eq!(gate.others_end_ms, None);
@@ -209,7 +235,7 @@ fn a_sidecar_that_lost_its_disk_begins_anew() {
     fleet.want(&key(1), version(5));
     fleet.hello(&key(1), Hello::default(), ConnectionId(2), NOW).unwrap();
     assert_eq!(standing(&fleet), Standing::Empty);
-    fleet.report(&key(1), said(4, State::Confirmed), NOW).unwrap();
+    tell(&mut fleet, 1, said(4, State::Confirmed), NOW).unwrap();
     assert_eq!(fleet.sidecar(&key(1)).unwrap().applied(), Some(version(4)));
 }
 

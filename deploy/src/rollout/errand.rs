@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! - One command at a time: the next follows the answer to the last.
-//! - No generation below one that the sidecar spoke of is sent to it.
+//! - Generations rise within a connection, and above what the sidecar ran when it connected.
 
 use super::member::{Member, Phase, Restore};
 use super::{Command, Rollout, State};

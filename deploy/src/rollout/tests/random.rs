@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::sim::{CART, Habit, Sim, WEB, draft, hash, key};
+use super::sim::{CART, Habit, Said, Sim, WEB, draft, hash, key};
 use crate::fleet::Entry;
 use crate::release::Profile;
 use crate::version::SidecarKey;
@@ -73,7 +73,7 @@ fn begin(sim: &mut Sim, web: u8, cart: u8, supersede: bool) {
     }
 }
 
-fn make(sim: &mut Sim, a_move: &Move, old: &mut Vec<(SidecarKey, Entry)>) {
+fn make(sim: &mut Sim, a_move: &Move, old: &mut Vec<(SidecarKey, Said)>) {
     match *a_move {
         Move::Wait(seconds) => sim.run(seconds * 1_000),
         Move::Drop(who) => on_side(sim, who, true, Sim::disconnect),
@@ -89,15 +89,16 @@ fn make(sim: &mut Sim, a_move: &Move, old: &mut Vec<(SidecarKey, Entry)>) {
         }
         Move::Repeat(who) => {
             let Some(key) = pick(sim, who) else { return };
+            let connection = sim.sides[&key].connection;
             let said: Vec<Entry> = sim.sides[&key].entries();
             for entry in said.into_iter().rev() {
-                old.push((key.clone(), entry.clone()));
-                sim.reports.push_back((key.clone(), entry));
+                old.push((key.clone(), (connection, entry.clone())));
+                sim.reports.push_back((key.clone(), (connection, entry)));
             }
         }
         Move::Late(which) => {
-            if let Some((key, entry)) = old.get(which % old.len().max(1)).cloned() {
-                sim.deliver(&key, entry);
+            if let Some((key, said)) = old.get(which % old.len().max(1)).cloned() {
+                sim.deliver(&key, said);
             }
         }
         Move::Release(web, cart) => begin(sim, web, cart, false),

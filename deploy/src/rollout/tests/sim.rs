@@ -41,11 +41,14 @@ pub(super) enum Habit {
     RollsBack,
 }
 
+/// What was said under which connection.
+pub(super) type Said = (u64, Entry);
+
 /// A sidecar and its connection.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Side {
     pub(super) online: bool,
-    connection: u64,
+    pub(super) connection: u64,
     pub(super) canary: bool,
     pub(super) running: Option<Version>,
     previous: Option<Version>,
@@ -58,7 +61,7 @@ pub(super) struct Side {
     /// Commands on the way to it, in order.
     inbox: VecDeque<Command>,
     ever_staged: BTreeSet<Version>,
-    /// The highest generation that was sent to it since it last came with an empty disk.
+    /// The highest generation that it ran when it connected, or was sent since.
     told: u64,
     heard_staged: BTreeSet<Version>,
     connected_ms: u64,
@@ -82,7 +85,7 @@ pub(super) struct Sim {
     pub(super) sides: BTreeMap<SidecarKey, Side>,
     pub(super) now: u64,
     /// Reports on the way to the pusher; those of an old connection may come late.
-    pub(super) reports: VecDeque<(SidecarKey, Entry)>,
+    pub(super) reports: VecDeque<(SidecarKey, Said)>,
     pub(super) log: Vec<Command>,
     connections: u64,
     referee: Referee,
@@ -151,9 +154,8 @@ impl Sim {
         side.connected_ms = self.now;
         side.inbox.clear();
         side.heard_staged.clear();
-        if side.running.is_none() {
-            side.told = 0;
-        }
+        // What was staged ended with the connection before; what it runs did not.
+        side.told = side.running.map_or(0, |running| running.generation);
         let confirmed = side.confirmed;
         let mut hello = Hello {
             running: side.running.map(|version| Running { version, confirmed }),
@@ -166,7 +168,7 @@ impl Sim {
         let commands = self.conductor.hello(key, hello, id, self.now).unwrap();
         self.carry_out(commands);
         if let Some(failure) = self.sides[key].failure.clone() {
-            self.reports.push_back((key.clone(), failure));
+            self.reports.push_back((key.clone(), (self.connections, failure)));
         }
     }
 
@@ -345,17 +347,18 @@ impl Sim {
     }
 
     pub(super) fn deliver_all(&mut self) {
-        while let Some((key, entry)) = self.reports.pop_front() {
-            self.deliver(&key, entry);
+        while let Some((key, said)) = self.reports.pop_front() {
+            self.deliver(&key, said);
         }
     }
 
-    pub(super) fn deliver(&mut self, key: &SidecarKey, entry: Entry) {
-        if entry.state == fleet::State::Staged {
+    pub(super) fn deliver(&mut self, key: &SidecarKey, (connection, entry): Said) {
+        if entry.state == fleet::State::Staged && self.sides[key].connection == connection {
             self.sides.get_mut(key).unwrap().heard_staged.insert(entry.version);
         }
         let report = Report { entries: vec![entry], ..Report::default() };
-        if let Ok(commands) = self.conductor.report(key, report, self.now) {
+        let id = ConnectionId(connection);
+        if let Ok(commands) = self.conductor.report(key, report, id, self.now) {
             self.carry_out(commands);
         }
     }
@@ -372,9 +375,9 @@ impl Sim {
         if !side.online || side.is_silent() {
             return;
         }
-        let entries = side.entries();
-        let report = Report { entries, ..Report::default() };
-        let commands = self.conductor.report(key, report, self.now).unwrap();
+        let id = ConnectionId(side.connection);
+        let report = Report { entries: side.entries(), ..Report::default() };
+        let commands = self.conductor.report(key, report, id, self.now).unwrap();
         self.carry_out(commands);
     }
 
@@ -390,8 +393,9 @@ impl Sim {
             }
         }
         said.extend(side.watch(now));
+        let connection = side.connection;
         for entry in said {
-            self.reports.push_back((key.clone(), entry));
+            self.reports.push_back((key.clone(), (connection, entry)));
         }
     }
 }
