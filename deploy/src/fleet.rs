@@ -1,8 +1,8 @@
 //! The fleet: what each sidecar last said of itself, and since when.
 //!
 //! ```text
-//!             hello                    goodbye                     FORGET_AFTER_MS
-//! (unknown) ────────▶ connected since ─────────▶ away since ─────────────────────────▶ (unknown)
+//!             hello                    goodbye                 FORGET_AFTER_MS
+//! (unknown) ────────▶ connected since ─────────▶ away since ────────────────────▶ (unknown)
 //!                         ▲                          │  or first, when the fleet is full
 //!                         └────────── hello ─────────┘
 //! ```

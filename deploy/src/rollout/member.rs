@@ -1,11 +1,11 @@
 //! The sidecars of a rollout: where each stands with the release, and how many stand where.
 //!
 //! ```text
-//!           Stage             staged            Commit              applied            confirmed
-//!   Idle ──────────▶ Staging ────────▶ Staged ──────────▶ Committed ────────▶ Applied ──────────▶ Confirmed
-//!    ▲                  │ rejected       │                    │ rolled back     │
-//!    │                  └───────────────┴─────▶ Failed ◀──────┴─────────────────┘
-//!    └── connected again and does not run the release; from everywhere but Failed
+//!       Stage           staged          Commit             applied           confirmed
+//! Idle ───────▶ Staging ──────▶ Staged ───────▶ Committed ────────▶ Applied ──────────▶ Confirmed
+//!  ▲               │ rejected      │                │ rolled back     │
+//!  │               └───────────────┴────▶ Failed ◀──┴─────────────────┘
+//!  └── connected again and does not run the release; from everywhere but Failed
 //! ```
 //!
 //! # Invariants

@@ -1,7 +1,7 @@
 //! That the work of a tick and of an event stays bounded in fleets of 500 and 10 000.
 //!
 //! The bounds are wide, for busy machines and builds without optimisation; the times are printed:
-//! `cargo test --release -p ringway-push --lib large -- --nocapture`.
+//! `cargo test -p ringway-push --lib large -- --nocapture`.
 
 use std::time::{Duration, Instant};
 
