@@ -32,6 +32,7 @@ use crate::limits::TABLE_BYTES_MAX;
 use crate::model::{Import, Mesh, Port, Service, Workload};
 
 pub use compose::{backends, reachable};
+pub(crate) use compose::{cluster_name, imported};
 
 use compose::Composed;
 

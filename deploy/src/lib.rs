@@ -7,10 +7,14 @@
 #![forbid(unsafe_code)]
 
 pub mod ca;
+pub mod cli;
 pub mod compile;
 pub mod conductor;
 pub mod diagnostic;
+pub mod diff;
 pub mod fleet;
+pub mod guard;
+pub mod intention;
 pub mod limits;
 pub mod model;
 pub mod release;
