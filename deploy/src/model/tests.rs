@@ -57,7 +57,7 @@ fn every_problem_has_its_object_file_line_column_and_hint() {
         &loaded,
         &[
             "a.yaml:3:5: service shop: hostz: unknown field `hostz` (hint: did you mean `hosts`?)",
-            "a.yaml:5:43: service shop: ports[0].protocol: `http9` is not known here",
+            "a.yaml:5:42: service shop: ports[0].protocol: `http9` is not known here",
             "a.yaml:6:1: workload: unknown field `workload` (hint: did you mean `workloads`?)",
             "a.yaml:7:1: policies: `policies` are refused: authorization is not enforced yet",
         ],
@@ -91,7 +91,7 @@ fn what_objects_mean_together_is_checked_for_each() {
     assert_said(
         &loaded,
         &[
-            "a.yaml:6:58: route all: rules[0].backends[0].service: there is no service `shpo` \
+            "a.yaml:6:62: route all: rules[0].backends[0].service: there is no service `shpo` \
              (hint: did you mean `shop`?)",
             "rules[1].backends: the weights add up to 0",
             "workload web: imports[1].port: service `shop` has no port `nope` (hint: it has http)",
