@@ -22,6 +22,7 @@
 //! TLS and connections (`server`); when to renew what (the sidecars); rate limits.
 
 mod authority;
+mod command;
 mod csr;
 mod deny;
 mod fault;
@@ -35,6 +36,8 @@ mod token;
 mod view;
 
 pub use authority::Authority;
+pub(crate) use authority::hex;
+pub use command::{Answer, Command, Made, TokenCommand, answer};
 pub use deny::{Crl, Denial, Subject};
 pub use fault::{CaFault, Refusal};
 pub use identity::{Pattern, Role};

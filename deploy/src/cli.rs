@@ -1,14 +1,20 @@
-//! The command line: `compile`, `check`, `diff`, `intention`.
+//! The command line: `run` and what asks it (`status`, `release`, `rollout`, `rollback`, `history`,
+//! `ca`), and what needs no pusher (`compile`, `check`, `diff`, `intention`).
 //!
 //! # Invariants
 //! - Exit codes are 64 for a wrong command line, 78 for a wrong mesh, 1 for everything else that
 //!   goes wrong (sysexits.h).
 //! - With `--json` standard output is one JSON document, and nothing else.
 
+mod ca;
 mod check;
+mod client;
 mod compile;
 mod diff;
+pub(crate) mod files;
 mod intention;
+mod operate;
+mod run;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -45,6 +51,27 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the pusher: read a folder, issue certificates, tell sidecars what to do.
+    ///
+    /// Until SIGTERM. The folder is watched; what it says is checked, staged on all sidecars, applied
+    /// step by step and undone by itself if it does harm.
+    Run(run::Args),
+    /// Show what every sidecar runs, and how the rollout stands.
+    ///
+    /// Exits with 1 if something failed, is held or quarantined.
+    Status(operate::ShowArgs),
+    /// Release what the folder says now, if it waits for that or is held.
+    Release(operate::ReleaseArgs),
+    /// Pause, resume, abort or hurry the rollout.
+    Rollout(operate::RolloutArgs),
+    /// Release again what an earlier release had.
+    Rollback(operate::RollbackArgs),
+    /// Show the releases and what became of them.
+    History(operate::ShowArgs),
+    /// The certificate authority: roots, tokens, operators, denials.
+    ///
+    /// Works on the state folder, whether the pusher runs on it or not.
+    Ca(ca::Args),
     /// Write the static file of every workload's sidecar.
     ///
     /// `ringway run` reads what is written; no pusher is needed then. Nothing is written if
@@ -77,6 +104,13 @@ pub fn main() -> ExitCode {
         }
     };
     match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Status(args) => operate::status(&args),
+        Command::Release(args) => operate::release(&args),
+        Command::Rollout(args) => operate::rollout(&args),
+        Command::Rollback(args) => operate::rollback(&args),
+        Command::History(args) => operate::history(&args),
+        Command::Ca(args) => ca::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Diff(args) => diff::run(&args),

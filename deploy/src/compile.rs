@@ -53,7 +53,7 @@ impl IdentityFiles {
     /// Those in the state folder of a sidecar.
     #[must_use]
     pub fn in_state_folder(revocation: bool) -> IdentityFiles {
-        let mut files = IdentityFiles::in_folder("id", ["chain.pem", "key.pem", "bundle.pem"]);
+        let mut files = IdentityFiles::in_folder("id", ["svid.pem", "svid.pem", "bundle.pem"]);
         if revocation {
             files.revocation_lists = vec!["id/revoked.pem".to_owned()];
         }

@@ -31,7 +31,7 @@ mod sidecar;
 mod summary;
 
 pub use report::{Certificate, Entry, Hello, Report, Running, State};
-pub use sidecar::{Connection, Failure, FailureKind, Sidecar, Standing};
+pub use sidecar::{Connection, Failure, FailureKind, Sidecar, SidecarView, Standing};
 pub use summary::{Failed, FleetSummary, Gate};
 
 /// A stream of a sidecar, numbered by the server; a number never comes twice, also after a restart.

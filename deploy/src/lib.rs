@@ -19,6 +19,7 @@ pub mod limits;
 pub mod model;
 pub mod release;
 pub mod rollout;
+pub mod server;
 pub mod source;
 pub mod store;
 pub mod version;

@@ -8,79 +8,13 @@
 //! How the bytes of a policy are written down and hashed (the compiler).
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{IDENTITY_BYTES_MAX, NODE_BYTES_MAX};
 
-/// BLAKE3-256 of a policy in its canonical form. Written as 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct PolicyHash([u8; 32]);
-
-/// The text is not a hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a hash is 64 lower-case hexadecimal digits")]
-pub struct NotHash;
-
-impl PolicyHash {
-    /// From the bytes of the digest.
-    #[must_use]
-    pub const fn new(bytes: [u8; 32]) -> PolicyHash {
-        PolicyHash(bytes)
-    }
-
-    /// The bytes of the digest.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// The first 12 digits, for people.
-    #[must_use]
-    pub fn short(&self) -> String {
-        self.to_string()[..12].to_owned()
-    }
-}
-
-impl fmt::Display for PolicyHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
-    }
-}
-
-impl fmt::Debug for PolicyHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.short())
-    }
-}
-
-impl FromStr for PolicyHash {
-    type Err = NotHash;
-
-    fn from_str(text: &str) -> Result<PolicyHash, NotHash> {
-        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return Err(NotHash);
-        }
-        blake3::Hash::from_hex(text).map(|hash| PolicyHash(*hash.as_bytes())).map_err(|_| NotHash)
-    }
-}
-
-impl TryFrom<String> for PolicyHash {
-    type Error = NotHash;
-
-    fn try_from(text: String) -> Result<PolicyHash, NotHash> {
-        text.parse()
-    }
-}
-
-impl From<PolicyHash> for String {
-    fn from(hash: PolicyHash) -> String {
-        hash.to_string()
-    }
-}
+pub use ringway_protocol::{HashError, PolicyHash};
 
 /// A policy and its place in the order of what a sidecar was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -179,8 +113,8 @@ mod tests {
         let text = hash.to_string();
         assert_eq!(text.parse(), Ok(hash));
         assert_eq!(hash.short(), "abababababab");
-        assert_eq!(text.to_uppercase().parse::<PolicyHash>(), Err(NotHash));
-        assert_eq!(text[1..].parse::<PolicyHash>(), Err(NotHash));
+        assert_eq!(text.to_uppercase().parse::<PolicyHash>(), Err(HashError));
+        assert_eq!(text[1..].parse::<PolicyHash>(), Err(HashError));
         let json = serde_json::to_string(&hash).unwrap();
         assert_eq!(serde_json::from_str::<PolicyHash>(&json).unwrap(), hash);
     }

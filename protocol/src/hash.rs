@@ -22,6 +22,18 @@ impl PolicyHash {
         PolicyHash(*blake3::hash(text.as_bytes()).as_bytes())
     }
 
+    /// From the bytes of a digest.
+    #[must_use]
+    pub const fn new(bytes: [u8; 32]) -> PolicyHash {
+        PolicyHash(bytes)
+    }
+
+    /// The bytes of the digest.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The first 12 hexadecimal digits, for people.
     #[must_use]
     pub fn short(&self) -> String {

@@ -12,6 +12,9 @@ pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Bytes of the reason in a report. A longer one is cut.
 pub const REASON_BYTES_MAX: usize = 4096;
 
+/// States in one report.
+pub const STATES_MAX: usize = 6;
+
 /// Bytes of a node's name, a label, a capability.
 pub const NAME_BYTES_MAX: usize = 253;
 

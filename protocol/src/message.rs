@@ -77,6 +77,8 @@ pub struct Hello {
     pub labels: Vec<Name>,
     /// What it runs; absent before the first.
     pub running: Option<Running>,
+    /// That is not confirmed yet.
+    pub on_probation: bool,
     /// The endpoints that it has; absent before the first.
     pub endpoints: Option<EndpointsHash>,
     /// Epoch of the bundle that it has; 0 before the first.
@@ -124,6 +126,9 @@ impl Hello {
         }
         if let Some(Running { generation, hash }) = self.running {
             query += &format!("&generation={generation}&hash={hash}");
+        }
+        if self.on_probation {
+            query += "&probation=1";
         }
         if let Some(endpoints) = self.endpoints {
             query += &format!("&endpoints={endpoints}");
@@ -182,6 +187,7 @@ impl Hello {
             capabilities: names("capabilities")?,
             labels: names("labels")?,
             running,
+            on_probation: value("probation") == Some("1"),
             endpoints: endpoints.transpose()?,
             epoch: number("bundle")?.unwrap_or(0),
         })
@@ -195,12 +201,16 @@ pub struct Report {
     pub node: Name,
     /// The stream that it is sent beside, as the last PING says.
     pub stream: u64,
-    /// What has become of policies since the last report that was taken, in order.
+    /// What has become of policies since the last report that was taken, in order; at most
+    /// [`STATES_MAX`](crate::limits::STATES_MAX).
     #[serde(default)]
     pub states: Vec<StateReport>,
     /// What it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<Running>,
+    /// That is not confirmed yet.
+    #[serde(default)]
+    pub on_probation: bool,
     /// The endpoints that it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<EndpointsHash>,
@@ -313,6 +323,7 @@ mod tests {
             capabilities: names(&["http2", "auto"]),
             labels: names(&["canary", "zone=a"]),
             running: Some(Running { generation: 4, hash: PolicyHash::of("x") }),
+            on_probation: true,
             endpoints: Some(endpoints),
             epoch: 2,
         }
@@ -322,7 +333,14 @@ mod tests {
     fn a_hello_is_read_as_it_is_written() {
         let full = hello();
         assert_eq!(Hello::from_query(&full.to_query()), Ok(full.clone()));
-        let first = Hello { running: None, endpoints: None, epoch: 0, labels: Vec::new(), ..full };
+        let first = Hello {
+            running: None,
+            on_probation: false,
+            endpoints: None,
+            epoch: 0,
+            labels: Vec::new(),
+            ..full
+        };
         assert_eq!(Hello::from_query(&first.to_query()), Ok(first));
     }
 

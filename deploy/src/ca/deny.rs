@@ -180,15 +180,21 @@ impl Authority {
         Ok(())
     }
 
-    /// The CRLs of today, for issuers that have something to revoke. They go with the bundle.
+    /// The CRLs of today: of the issuer that signs, and of others that have something to revoke. They
+    /// go with the bundle, which so has one always.
     ///
     /// # Errors
     /// [`CaFault::Full`] if one would have too many entries; what the store and the keys say.
     pub fn crls(&self, now: UnixTime) -> Result<Vec<Crl>, CaFault> {
         let revoked = self.revoked(now)?;
-        let mut crls = Vec::new();
+        let signing = self.state()?.1.issuer;
+        let (mut crls, nothing) = (Vec::new(), BTreeMap::new());
         for issuer in self.authorities()?.iter().filter(|record| record.parent.is_some()) {
-            let Some(serials) = revoked.get(&issuer.id) else { continue };
+            let serials = match revoked.get(&issuer.id) {
+                Some(serials) => serials,
+                None if issuer.id == signing => &nothing,
+                None => continue,
+            };
             if serials.len() > CRL_ENTRIES_MAX {
                 return Err(CaFault::Full {
                     what: "serial numbers of a CRL",

@@ -1,5 +1,6 @@
 //! What the authority shows: to sidecars the bundle, to operators its state, as JSON or in words.
 
+use ringway_protocol::PolicyHash;
 use ringway_tls::UnixTime;
 use serde::Serialize;
 
@@ -129,6 +130,27 @@ impl Authority {
     /// What the store says.
     pub fn retiring(&self) -> Result<Option<AuthorityId>, CaFault> {
         Ok(self.state()?.1.rotation.retiring().cloned())
+    }
+
+    /// The root under which is signed now.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn signing_root(&self) -> Result<AuthorityId, CaFault> {
+        Ok(self.state()?.1.rotation.issuing().clone())
+    }
+
+    /// SHA-256 of the certificate of a root, by which sidecars name it.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn root_sha256(&self, id: &AuthorityId) -> Result<PolicyHash, CaFault> {
+        let pem = self.authority(id)?.pem;
+        let unusable = |text: String| CaFault::Record { key: "ca/authority".to_owned(), text };
+        let bundle = ringway_tls::Bundle::parse(pem.as_bytes(), &[])
+            .map_err(|fault| unusable(fault.to_string()))?;
+        let root = bundle.roots().first().ok_or_else(|| unusable("it is empty".to_owned()))?;
+        Ok(PolicyHash::new(root.sha256))
     }
 
     /// The root that a peer's certificate leads to, if it is one of ours.

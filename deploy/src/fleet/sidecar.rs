@@ -27,6 +27,35 @@ pub enum Connection {
     },
 }
 
+/// What is known of a sidecar, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SidecarView {
+    /// Where it stands.
+    pub standing: Standing,
+    /// Whether it is connected.
+    pub connection: Connection,
+    /// What it was told to run.
+    pub wanted: Option<Version>,
+    /// What it has ready.
+    pub staged: Option<Version>,
+    /// What it runs.
+    pub applied: Option<Version>,
+    /// What it runs and has found good.
+    pub confirmed: Option<Version>,
+    /// The last version that failed in it.
+    pub failure: Option<Failure>,
+    /// Milliseconds since it said something.
+    pub silent_ms: u64,
+    /// Milliseconds until its certificate ends; negative after that.
+    pub certificate_left_ms: Option<i64>,
+    /// Which edition of the roots it trusts.
+    pub bundle_epoch: u64,
+    /// Version of its program.
+    pub software: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
 /// How a version failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -212,6 +241,28 @@ impl Sidecar {
     fn fail(&mut self, kind: FailureKind, version: Version, reason: &str, now: u64) {
         self.staged = self.staged.filter(|staged| *staged != version);
         self.failure = Some(Failure { version, kind, reason: reason.to_owned(), at_ms: now });
+    }
+
+    /// What is known of it at `now`.
+    #[must_use]
+    pub fn view(&self, now: u64) -> SidecarView {
+        let left = |certificate: Certificate| {
+            certificate.not_after_ms.cast_signed().saturating_sub(now.cast_signed())
+        };
+        SidecarView {
+            standing: self.standing(),
+            connection: self.connection(),
+            wanted: self.wanted(),
+            staged: self.staged(),
+            applied: self.applied(),
+            confirmed: self.confirmed(),
+            failure: self.failure().cloned(),
+            silent_ms: now.saturating_sub(self.heard_ms()),
+            certificate_left_ms: self.certificate().map(left),
+            bundle_epoch: self.bundle_epoch(),
+            software: self.software().to_owned(),
+            labels: self.labels().map(|(name, value)| (name.into(), value.into())).collect(),
+        }
     }
 
     /// Where it stands.

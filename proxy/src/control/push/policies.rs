@@ -94,6 +94,12 @@ impl Policies {
         self.running
     }
 
+    /// Whether what is in use is not confirmed yet.
+    #[must_use]
+    pub fn is_on_probation(&self) -> bool {
+        self.watched.is_some()
+    }
+
     /// What has become of policies, to be reported, the oldest first.
     pub fn reports(&self) -> impl Iterator<Item = &StateReport> {
         self.reports.iter()

@@ -18,6 +18,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringway_protocol::limits::STATES_MAX;
 use ringway_protocol::{
     CAPABILITIES, CertificateState, EndpointsState, Frame, Hello, Join, Joined, Name, Ping, Renew,
     Report, Traffic,
@@ -297,6 +298,7 @@ impl Session {
             capabilities: names(CAPABILITIES),
             labels: self.settings.labels.clone(),
             running: self.policies.running(),
+            on_probation: self.policies.is_on_probation(),
             endpoints: self.endpoints_known.then(|| self.endpoints.hash()),
             epoch: self.identity.as_ref().map_or(0, Identity::epoch),
         }
@@ -456,12 +458,13 @@ impl Session {
         let stream = self.stream.as_ref().and_then(|stream| stream.number);
         let Some(stream) = stream.filter(|_| self.reporting.is_none()) else { return };
         let (Some(target), Some(identity)) = (self.target(), &self.identity) else { return };
-        let states: Vec<_> = self.policies.reports().cloned().collect();
+        let states: Vec<_> = self.policies.reports().take(STATES_MAX).cloned().collect();
         let problem = self.status.get().push.and_then(|push| push.renewal_problem);
         let report = Report {
             node: self.settings.node.clone(),
             stream,
             running: self.policies.running(),
+            on_probation: self.policies.is_on_probation(),
             endpoints: Some(self.endpoints.hash()),
             certificate: CertificateState {
                 not_after_s: identity.not_after_s(),

@@ -1,0 +1,499 @@
+//! The pusher as a process: the folder, the state, the certificates, and those who are connected.
+//!
+//! ```text
+//!            ┌──────────── core: mesh, releases, fleet, streams ─────────────┐
+//!  folder ──▶│ folder()                                        frames ───────┼──▶ sidecars
+//!  clock  ──▶│ tick(), names                         hello(), report() ◀─────┼─── by mutual TLS
+//!            │ release(), control() ◀────────────────────────────────────────┼─── operators
+//!            └───────────────────────────────────────────────────────────────┘
+//!  authority ──▶ roots, the pusher's certificate ──▶ TLS       admin: /metrics, /, in plaintext
+//! ```
+//!
+//! # Invariants
+//! - The core and the authority may wait for the disk: they are called on threads that may block.
+//! - Whoever connects too fast waits; nobody who is connected does.
+
+pub mod admin;
+pub mod core;
+pub mod http;
+pub mod identity;
+pub mod operate;
+pub mod record;
+pub mod stream;
+pub mod texts;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use ringway_tls::{CertificateDer, UnixTime};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use self::core::{Core, Roots, Settings};
+use self::identity::Identity;
+use self::record::RecordFault;
+use self::texts::Texts;
+use crate::ca::{Authority, CaFault, Gate, Issued, Keys, Lives, Role};
+use crate::cli::files;
+use crate::model::Mesh;
+use crate::source::directory::{Directory, read_still};
+use crate::store::{Local, Store, StoreFault};
+
+/// Connections at once, streams of sidecars among them.
+const CONNECTIONS_MAX: usize = 25_000;
+/// Handshakes at once, and how many may begin in a second for each processor.
+const HANDSHAKES_MAX: usize = 64;
+const HANDSHAKES_PER_SECOND: u32 = 200;
+/// How long a handshake and the head of a request may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the body of a request may take.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that acknowledges nothing for so long is gone (TCP_USER_TIMEOUT).
+const SILENT_PEER: Duration = Duration::from_secs(45);
+const TICK: Duration = Duration::from_millis(200);
+/// How often names of endpoints are looked up, and how long one round may take.
+const RESOLVE_EVERY: Duration = Duration::from_secs(30);
+const RESOLVE_TIME: Duration = Duration::from_secs(5);
+/// How often certificates, roots and a rotation are looked at, and the state is swept.
+const REFRESH_EVERY: Duration = Duration::from_secs(2);
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// Sidecars of a pusher that ends come back within this time.
+const MOVE_SPREAD: Duration = Duration::from_secs(30);
+
+/// How the pusher is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The folder of the mesh.
+    pub dir: PathBuf,
+    /// The folder of the state; made if it is missing.
+    pub state: PathBuf,
+    /// Where sidecars and operators connect.
+    pub listen: SocketAddr,
+    /// Where metrics and the fleet page are, in plaintext.
+    pub admin: SocketAddr,
+    /// What the pusher is called, for those who check names, such as curl.
+    pub names: Vec<String>,
+    /// Lives of certificates.
+    pub lives: Lives,
+    /// Releases.
+    pub settings: Settings,
+}
+
+/// Why the pusher cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunFault {
+    /// The folder of the mesh.
+    #[error("{0}")]
+    Folder(String),
+    /// The state.
+    #[error("{}: {error}", path.display())]
+    State {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+    /// What the store holds.
+    #[error(transparent)]
+    Record(#[from] RecordFault),
+    /// The certificate authority.
+    #[error(transparent)]
+    Ca(#[from] CaFault),
+    /// The pusher's own certificate.
+    #[error(transparent)]
+    Serving(#[from] identity::ServingFault),
+    /// An address.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// Threads, signals.
+    #[error("the system refuses: {0}")]
+    System(#[from] io::Error),
+}
+
+/// What has been counted since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections accepted.
+    pub connections: AtomicU64,
+    /// Handshakes that failed.
+    pub handshakes_failed: AtomicU64,
+    /// Certificates issued for tokens and for certificates.
+    pub issued: [AtomicU64; 2],
+    /// The same refused.
+    pub refused: [AtomicU64; 2],
+}
+
+/// The pusher.
+pub struct Pusher {
+    core: Mutex<Core>,
+    authority: Arc<Authority>,
+    identity: Identity,
+    roots: Mutex<Roots>,
+    /// What has been counted.
+    pub counters: Counters,
+}
+
+/// Milliseconds since 1970.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Pusher {
+    /// The core. What is done with it may wait for the disk.
+    pub fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the core, on a thread that may block.
+    pub async fn core_work<R: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&mut Core) -> R + Send + 'static,
+    ) -> R {
+        let pusher = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || work(&mut pusher.core())).await;
+        done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+
+    /// Does something with the authority, on a thread that may block.
+    pub async fn authority_work<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Authority) -> R + Send + 'static,
+    ) -> R {
+        let authority = Arc::clone(&self.authority);
+        let done = tokio::task::spawn_blocking(move || work(&authority)).await;
+        done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+
+    /// Of the mesh.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        self.authority.trust_domain()
+    }
+
+    /// The roots of now.
+    #[must_use]
+    pub fn roots(&self) -> Roots {
+        self.roots.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counts a request for a certificate: `join` or `renew`.
+    pub fn count_issued(&self, how: &str, issued: &Result<Issued, CaFault>) {
+        let counters = if issued.is_ok() { &self.counters.issued } else { &self.counters.refused };
+        counters[usize::from(how != "join")].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Looks at certificates and roots, moves a rotation on, and tells everybody what is new.
+    pub async fn refresh(self: &Arc<Self>) {
+        let pusher = Arc::clone(self);
+        let refreshed = tokio::task::spawn_blocking(move || {
+            let now = UnixTime::now();
+            pusher.advance_rotation(now);
+            let roots = pusher.identity.refresh(now)?;
+            *pusher.roots.lock().unwrap_or_else(PoisonError::into_inner) = roots.clone();
+            pusher.core().set_roots(roots);
+            Ok::<(), identity::ServingFault>(())
+        });
+        match refreshed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => tracing::error!("certificates: {fault}"),
+            Err(error) => tracing::error!("certificates: {error}"),
+        }
+    }
+
+    /// One step of a rotation of the root, if one is under way and may be taken.
+    fn advance_rotation(&self, now: UnixTime) {
+        let moved = (|| {
+            let Some(old) = self.authority.retiring()? else { return Ok(()) };
+            let epoch = self.roots().epoch;
+            let old_root = self.authority.root_sha256(&old)?;
+            let gate = self.core().conductor().fleet().gate(epoch, &old_root);
+            // The pusher's own certificate follows at the next look.
+            let own = u64::from(self.identity.root().is_some_and(|root| root == old));
+            let gate = Gate {
+                connected: gate.connected as u64,
+                at_epoch: gate.at_epoch as u64,
+                chained_to_old: gate.chained as u64 + own,
+            };
+            if let Ok(phase) = self.authority.advance(gate, now)? {
+                tracing::info!(?phase, "rotation of the root");
+            }
+            Ok::<(), CaFault>(())
+        })();
+        if let Err(fault) = moved {
+            tracing::error!("rotation of the root: {fault}");
+        }
+    }
+
+    async fn resolve(self: &Arc<Self>) {
+        let names = self.core().names();
+        if names.is_empty() {
+            return;
+        }
+        let mut lookups = JoinSet::new();
+        for name in names {
+            lookups.spawn(async move {
+                let found = tokio::net::lookup_host(&name).await;
+                let found: Vec<SocketAddr> = found.map(Iterator::collect).unwrap_or_default();
+                (name, found)
+            });
+        }
+        let mut answers = Vec::new();
+        let collect = async {
+            while let Some(Ok(answer)) = lookups.join_next().await {
+                answers.push(answer);
+            }
+        };
+        let _ = tokio::time::timeout(RESOLVE_TIME, collect).await;
+        self.core_work(move |core| core.resolved(answers)).await;
+    }
+}
+
+/// Runs the pusher until SIGTERM.
+///
+/// # Errors
+/// [`RunFault`].
+pub fn run(options: Options) -> Result<(), RunFault> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(options))
+}
+
+fn open(options: &Options) -> Result<Pusher, RunFault> {
+    let state = |error| RunFault::State { path: options.state.clone(), error };
+    files::make_private_folder(&options.state).map_err(state)?;
+    let now = UnixTime::now();
+    let store: Arc<dyn Store> = Arc::new(Local::open(&options.state.join("state.redb"))?);
+    let keys = Keys::folder(&options.state.join("keys"))?;
+    let mesh = Mesh::load(&options.dir, None, crate::model::Mode::Quarantine);
+    let mesh = mesh.map_err(|error| RunFault::Folder(error.to_string()))?.mesh;
+    let domain = mesh.trust_domain();
+    let authority = Authority::open(Arc::clone(&store), keys, domain, options.lives, now)?;
+    let authority = Arc::new(authority);
+    let identity = Identity::new(Arc::clone(&authority), options.names.clone());
+    let roots = identity.refresh(now)?;
+    let texts = Texts::open(&options.state.join("policies")).map_err(state)?;
+    let mut core = Core::open(store, texts, options.settings.clone(), now_ms())?;
+    core.set_roots(roots.clone());
+    let core = Mutex::new(core);
+    Ok(Pusher {
+        core,
+        authority,
+        identity,
+        roots: Mutex::new(roots),
+        counters: Counters::default(),
+    })
+}
+
+async fn serve(options: Options) -> Result<(), RunFault> {
+    let bind = |address: SocketAddr| async move {
+        TcpListener::bind(address).await.map_err(|error| RunFault::Listen { address, error })
+    };
+    let (listener, admin) = (bind(options.listen).await?, bind(options.admin).await?);
+    let opened = {
+        let options = options.clone();
+        tokio::task::spawn_blocking(move || open(&options)).await
+    };
+    let pusher =
+        Arc::new(opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?);
+    let mut folder = Directory::watch(&options.dir);
+    let first = read_still(&options.dir).await;
+    let first = first.map_err(|error| RunFault::Folder(error.to_string()))?;
+    read_folder(&pusher, first).await;
+    pusher.resolve().await;
+    operator_files(&pusher, &options, listener.local_addr()?).await?;
+    announce(&pusher, &options, listener.local_addr()?, admin.local_addr()?);
+    tokio::spawn(admin::serve(admin, Arc::clone(&pusher)));
+    tokio::spawn(accept(listener, Arc::clone(&pusher)));
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut tick = tokio::time::interval(TICK);
+    let mut refresh = tokio::time::interval(REFRESH_EVERY);
+    let mut resolve = tokio::time::interval(RESOLVE_EVERY);
+    let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = tick.tick() => pusher.core_work(|core| core.tick(now_ms())).await,
+            _ = refresh.tick() => pusher.refresh().await,
+            _ = resolve.tick() => pusher.resolve().await,
+            _ = sweep.tick() => {
+                let swept = pusher.authority_work(|it| it.sweep(UnixTime::now())).await;
+                if let Err(fault) = swept {
+                    tracing::error!("sweep: {fault}");
+                }
+            }
+            changed = folder.changed() => match changed {
+                Ok(folder) => {
+                    read_folder(&pusher, folder).await;
+                    pusher.resolve().await;
+                }
+                Err(error) => tracing::error!("{error}; what was read last stays"),
+            },
+        }
+    }
+    tracing::info!("ending: sidecars are asked to come back within {} s", MOVE_SPREAD.as_secs());
+    pusher.core_work(|core| core.move_all(MOVE_SPREAD)).await;
+    // For the frames to leave.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    Ok(())
+}
+
+async fn read_folder(pusher: &Arc<Pusher>, folder: crate::source::Folder) {
+    let taken = pusher.core_work(move |core| core.folder(&folder, now_ms())).await;
+    if let Err(fault) = taken {
+        tracing::error!("{fault}");
+    }
+}
+
+/// Writes what an operator on this machine needs, so that the command line works at once.
+async fn operator_files(
+    pusher: &Arc<Pusher>,
+    options: &Options,
+    address: SocketAddr,
+) -> Result<(), RunFault> {
+    let folder = options.state.join("operator");
+    let path = folder.clone();
+    let made = pusher
+        .authority_work(move |authority| {
+            let credentials = authority.operator(Role::CaAdmin, "local", None, UnixTime::now())?;
+            Ok::<_, CaFault>(credentials)
+        })
+        .await?;
+    let roots = pusher.roots().roots;
+    let pem = format!("{}{}", made.issued.chain_pem, made.key_pem.expose());
+    let written = (|| {
+        files::make_private_folder(&folder)?;
+        let address = loopback_if_any(address).to_string();
+        for (name, text) in [("svid.pem", &pem), ("bundle.pem", &roots), ("address", &address)] {
+            files::write_private(&folder.join(name), text.as_bytes())?;
+        }
+        Ok(())
+    })();
+    written.map_err(|error| RunFault::State { path, error })
+}
+
+/// An address that can be connected to: the loopback one in place of all of them.
+fn loopback_if_any(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        let loopback = match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        };
+        address.set_ip(loopback);
+    }
+    address
+}
+
+fn announce(pusher: &Pusher, options: &Options, listen: SocketAddr, admin: SocketAddr) {
+    let hashes = pusher.root_hashes();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %listen,
+        admin = %admin,
+        trust_domain = pusher.trust_domain(),
+        bundle_hash = hashes.join(" "),
+        dir = %options.dir.display(),
+        state = %options.state.display(),
+        "ringway-push is up"
+    );
+}
+
+impl Pusher {
+    /// SHA-256 of each root in use, as the file of a sidecar names one.
+    #[must_use]
+    pub fn root_hashes(&self) -> Vec<String> {
+        let bundle = ringway_tls::Bundle::parse(self.roots().roots.as_bytes(), &[]);
+        let roots = bundle.as_ref().map(ringway_tls::Bundle::roots).unwrap_or_default();
+        roots.iter().map(|root| format!("sha256:{}", crate::ca::hex(&root.sha256))).collect()
+    }
+}
+
+/// Accepts connections, no faster than handshakes can be done without keeping others waiting.
+async fn accept(listener: TcpListener, pusher: Arc<Pusher>) {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let pace = Duration::from_secs(1) / HANDSHAKES_PER_SECOND / processors as u32;
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let mut next = tokio::time::Instant::now();
+    loop {
+        let Ok(place) = Arc::clone(&connections).acquire_owned().await else { return };
+        let Ok(turn) = Arc::clone(&handshakes).acquire_owned().await else { return };
+        let now = tokio::time::Instant::now();
+        // What was not used of the last tenth of a second may be used at once.
+        next = next.max(now.checked_sub(Duration::from_millis(100)).unwrap_or(now)) + pace;
+        tokio::time::sleep_until(next).await;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                pusher.counters.connections.fetch_add(1, Ordering::Relaxed);
+                let pusher = Arc::clone(&pusher);
+                tokio::spawn(async move {
+                    connection(pusher, stream, turn).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!("accept: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    pusher: Arc<Pusher>,
+    stream: TcpStream,
+    turn: tokio::sync::OwnedSemaphorePermit,
+) {
+    let _ = stream.set_nodelay(true);
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, SILENT_PEER.as_millis() as u32);
+    let Some(acceptor) = pusher.identity.acceptor() else { return };
+    let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+    drop(turn);
+    let stream = match accepted {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            pusher.counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+            match ringway_tls::control::refusal() {
+                Some(fault) => tracing::warn!("a connection was refused: {fault}"),
+                None => tracing::debug!("a handshake failed: {error}"),
+            }
+            return;
+        }
+        Err(_) => {
+            pusher.counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+    };
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let chain: Arc<[CertificateDer<'static>]> =
+        chain.iter().map(|der| der.clone().into_owned()).collect();
+    let service =
+        service_fn(|request| http::answer(Arc::clone(&pusher), Arc::clone(&chain), request));
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!("a connection ended: {error}");
+    }
+}

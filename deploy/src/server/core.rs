@@ -1,0 +1,700 @@
+//! What the pusher knows and decides, in one place: the mesh, the releases, the fleet, the streams.
+//!
+//! ```text
+//! folder ─▶ accept, compile ─▶ candidate ─▶ [held by a guard] ─▶ conductor ─▶ commands ─▶ frames
+//!                 └────────▶ endpoints of each class ─────────────────────────▶ frames, at once
+//! ```
+//!
+//! # Invariants
+//! - What the conductor decided is written down before it is carried out.
+//! - A policy is sent only after its text was kept.
+//! - A stream whose sidecar does not read is ended: it connects again and says what it has.
+//!
+//! # Not here
+//! Connections and TLS (`http`), certificates (`authority`).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ringway_protocol::{
+    Bundle, Commit, Endpoints, EndpointsState, Frame, Hold, Member, Move, Ping, PolicyHash, Stage,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::record::{Record, RecordFault};
+use super::texts::{Text, Texts};
+use crate::compile::{EndpointSets, Options, Policies, compile_all};
+use crate::conductor::{Conductor, ReleaseFault, Stored};
+use crate::diagnostic::Diagnostic;
+use crate::fleet::{ConnectionId, FleetFault, Hello, Report};
+use crate::guard::{self, Census, Held, KnownSets};
+use crate::model::{Accepted, Loaded, Mode, Quarantined, accept};
+use crate::release::{Draft, Profile};
+use crate::rollout::{Command, ControlFault};
+use crate::source::Folder;
+use crate::store::Store;
+use crate::version::SidecarKey;
+
+/// Frames that wait for one sidecar.
+pub const FRAMES_QUEUED_MAX: usize = 256;
+/// How often a stream hears that the pusher lives.
+const PING_EVERY: Duration = Duration::from_secs(15);
+/// How long the endpoints of a service that vanished all at once are kept.
+const ENDPOINTS_KEPT: Duration = Duration::from_secs(30);
+
+/// What must outlive the pusher.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    conductor: Stored,
+    accepted: Accepted,
+    /// Of the mesh that was released last.
+    census: Option<Census>,
+    /// Number of the next stream.
+    next_connection: u64,
+}
+
+/// What is not the record but its parts, so that writing needs no copies.
+#[derive(Serialize)]
+struct KeptRef<'a> {
+    conductor: &'a Stored,
+    accepted: &'a Accepted,
+    census: &'a Option<Census>,
+    next_connection: u64,
+}
+
+/// An open stream.
+struct Live {
+    connection: ConnectionId,
+    frames: mpsc::Sender<Bytes>,
+    told: EndpointsState,
+    /// The sidecar has been told of endpoints, or has said that it has those.
+    has_endpoints: bool,
+    sequence: u64,
+    pinged: Instant,
+}
+
+/// Policies that are not released yet, and why.
+#[derive(Debug, Clone)]
+struct Candidate {
+    classes: BTreeMap<String, PolicyHash>,
+    census: Census,
+    held: Option<Held>,
+}
+
+/// How the pusher is set up.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How releases of the folder are rolled out.
+    pub profile: Profile,
+    /// Whether a change of the folder waits for somebody to release it.
+    pub manual: bool,
+    /// What is done about bad objects.
+    pub mode: Mode,
+}
+
+/// What an operator asks of a release.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ask {
+    /// Why, for the history.
+    pub message: String,
+    /// Releases although a guard holds it.
+    pub force: bool,
+    /// Takes the place of a rollout that is under way.
+    pub supersede: bool,
+    /// How it is rolled out; as the pusher is set up if absent.
+    pub profile: Option<Profile>,
+}
+
+/// Why there is no release.
+#[derive(Debug, thiserror::Error)]
+pub enum AskFault {
+    /// Nothing differs from what was released last.
+    #[error("there is nothing to release: the folder is as it was released")]
+    Nothing,
+    /// A guard holds it.
+    #[error("held: {0}; `--force` releases it nevertheless")]
+    Held(Held),
+    /// The rollout.
+    #[error(transparent)]
+    Release(#[from] ReleaseFault),
+    /// The state cannot be written: nothing was sent.
+    #[error("the state cannot be written: {0}")]
+    Record(#[from] RecordFault),
+    /// Nothing to pause, resume or abort.
+    #[error(transparent)]
+    Control(#[from] ControlFault),
+}
+
+/// The roots and revocations that sidecars have to have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Roots {
+    /// Rises with the roots.
+    pub epoch: u64,
+    /// PEM.
+    pub roots: String,
+    /// PEM.
+    pub revocations: String,
+}
+
+/// The pusher's mind.
+pub struct Core {
+    settings: Settings,
+    conductor: Conductor,
+    record: Record,
+    written: u64,
+    texts: Texts,
+    accepted: Accepted,
+    census: Option<Census>,
+    policies: Policies,
+    /// Identity of each workload by name, and back.
+    identities: BTreeMap<String, String>,
+    quarantined: Vec<Quarantined>,
+    diagnostics: Vec<Diagnostic>,
+    candidate: Option<Candidate>,
+    /// Endpoints of each class, by identity.
+    known: BTreeMap<String, KnownSets>,
+    resolved: HashMap<String, Vec<SocketAddr>>,
+    streams: HashMap<SidecarKey, Live>,
+    next_connection: u64,
+    roots: Roots,
+    /// Streams that were ended because the sidecar did not read.
+    pub slow_readers: u64,
+}
+
+impl Core {
+    /// Goes on from what `store` holds.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn open(
+        store: Arc<dyn Store>,
+        texts: Texts,
+        settings: Settings,
+        now_ms: u64,
+    ) -> Result<Core, RecordFault> {
+        let (record, kept) = Record::open::<Kept>(store, "conductor")?;
+        let Kept { conductor, accepted, census, next_connection } = kept.unwrap_or_default();
+        Ok(Core {
+            settings,
+            conductor: Conductor::restore(conductor, now_ms),
+            record,
+            written: 0,
+            texts,
+            accepted,
+            census,
+            policies: Policies::default(),
+            identities: BTreeMap::new(),
+            quarantined: Vec::new(),
+            diagnostics: Vec::new(),
+            candidate: None,
+            known: BTreeMap::new(),
+            resolved: HashMap::new(),
+            streams: HashMap::new(),
+            next_connection,
+            roots: Roots::default(),
+            slow_readers: 0,
+        })
+    }
+
+    /// Takes a new reading of the folder: endpoints at once, policies as a candidate for release.
+    ///
+    /// # Errors
+    /// In strict mode what is wrong; else nothing but a state that cannot be written.
+    pub fn folder(&mut self, folder: &Folder, now_ms: u64) -> Result<(), AskFault> {
+        let options = Options::default();
+        let loaded = match accept(folder, Some(&self.accepted), self.settings.mode, &options) {
+            Ok(loaded) => loaded,
+            Err(diagnostics) => {
+                self.complain(&diagnostics);
+                self.diagnostics = diagnostics;
+                return Ok(());
+            }
+        };
+        self.complain(&loaded.diagnostics);
+        // What was accepted compiles: acceptance compiles it.
+        let policies = match compile_all(&loaded.mesh, &options) {
+            Ok(policies) => policies,
+            Err(diagnostics) => {
+                self.complain(&diagnostics);
+                self.diagnostics = diagnostics;
+                return Ok(());
+            }
+        };
+        let census = Census::of(&loaded.mesh);
+        let Loaded { mesh, accepted, diagnostics, quarantined } = loaded;
+        self.identities = mesh
+            .workloads
+            .iter()
+            .map(|(name, object)| (name.clone(), mesh.identity(&object.value)))
+            .collect();
+        (self.accepted, self.diagnostics, self.quarantined) = (accepted, diagnostics, quarantined);
+        self.policies = policies;
+        self.spread_endpoints();
+        self.consider(census, now_ms)
+    }
+
+    fn complain(&self, diagnostics: &[Diagnostic]) {
+        for diagnostic in diagnostics {
+            if self.diagnostics.contains(diagnostic) {
+                continue;
+            }
+            if diagnostic.is_error() {
+                tracing::error!("{diagnostic}");
+            } else {
+                tracing::warn!("{diagnostic}");
+            }
+        }
+    }
+
+    /// Makes a candidate of the policies, and releases it unless something holds it.
+    fn consider(&mut self, census: Census, now_ms: u64) -> Result<(), AskFault> {
+        let mut classes = BTreeMap::new();
+        for (name, identity) in &self.identities {
+            let Some(policy) = self.policies.policy(name) else { continue };
+            let requires = policy.requires.iter().map(|it| it.as_str().to_owned()).collect();
+            let text = Text { requires, policy: policy.text.clone() };
+            match self.texts.put(text) {
+                Ok(hash) => _ = classes.insert(identity.clone(), hash),
+                Err(error) => {
+                    tracing::error!("a policy cannot be kept, nothing is released: {error}");
+                    return Ok(());
+                }
+            }
+        }
+        let newest = self.conductor.history().entries().last();
+        if newest.is_some_and(|entry| entry.release.classes == classes) {
+            self.candidate = None;
+            return self.write();
+        }
+        let before = self.census.as_ref();
+        let held = before.and_then(|before| guard::compare(before, &census).err());
+        if let Some(held) = &held {
+            tracing::error!("the release is held: {held}");
+        }
+        self.candidate = Some(Candidate { classes, census, held });
+        self.release_by_itself(now_ms)
+    }
+
+    /// Releases the candidate if nobody has to be asked and nothing is under way.
+    fn release_by_itself(&mut self, now_ms: u64) -> Result<(), AskFault> {
+        let Some(candidate) = &self.candidate else { return self.write() };
+        if self.settings.manual || candidate.held.is_some() {
+            return self.write();
+        }
+        match self.release(&Ask::default(), "directory", now_ms) {
+            Ok(()) => Ok(()),
+            // It comes next.
+            Err(AskFault::Release(ReleaseFault::Running(_))) => self.write(),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Releases the candidate.
+    ///
+    /// # Errors
+    /// [`AskFault`].
+    pub fn release(&mut self, ask: &Ask, author: &str, now_ms: u64) -> Result<(), AskFault> {
+        let candidate = self.candidate.clone().ok_or(AskFault::Nothing)?;
+        if let Some(held) = candidate.held.filter(|_| !ask.force) {
+            return Err(AskFault::Held(held));
+        }
+        let draft = Draft {
+            classes: candidate.classes,
+            author: author.to_owned(),
+            message: ask.message.clone(),
+            forced: ask.force,
+            profile: ask.profile.unwrap_or(self.settings.profile),
+        };
+        let commands = self.conductor.release(draft, ask.supersede, now_ms)?;
+        self.census = Some(candidate.census);
+        self.candidate = None;
+        self.carry_out(commands, now_ms)
+    }
+
+    /// Releases what an earlier release had.
+    ///
+    /// # Errors
+    /// [`AskFault`].
+    pub fn rollback(
+        &mut self,
+        to: Option<u64>,
+        ask: &Ask,
+        author: &str,
+        now_ms: u64,
+    ) -> Result<(), AskFault> {
+        let profile = ask.profile.unwrap_or(self.settings.profile);
+        let commands = self.conductor.rollback(to, author, profile, ask.supersede, now_ms)?;
+        self.carry_out(commands, now_ms)
+    }
+
+    /// Does what `change` asks of the conductor, and carries out what follows.
+    ///
+    /// # Errors
+    /// [`AskFault`].
+    pub fn control(
+        &mut self,
+        now_ms: u64,
+        change: impl FnOnce(&mut Conductor) -> Result<Vec<Command>, ControlFault>,
+    ) -> Result<(), AskFault> {
+        let commands = change(&mut self.conductor)?;
+        self.carry_out(commands, now_ms)
+    }
+
+    /// What the conductor knows.
+    #[must_use]
+    pub fn conductor(&self) -> &Conductor {
+        &self.conductor
+    }
+
+    /// Does what is due. About five times a second.
+    pub fn tick(&mut self, now_ms: u64) {
+        let commands = self.conductor.tick(now_ms);
+        if let Err(fault) = self.carry_out(commands, now_ms) {
+            tracing::error!("{fault}");
+        }
+        if self.known.values().any(|sets| guard::deadline(sets, ENDPOINTS_KEPT).is_some()) {
+            self.spread_endpoints();
+        }
+        self.ping(now_ms);
+    }
+
+    /// A sidecar has connected: its number, and what it is told.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn hello(
+        &mut self,
+        key: &SidecarKey,
+        hello: Hello,
+        endpoints: Option<ringway_protocol::EndpointsHash>,
+        now_ms: u64,
+    ) -> Result<(ConnectionId, mpsc::Receiver<Bytes>), FleetFault> {
+        let connection = ConnectionId(self.next_connection);
+        let epoch = hello.bundle_epoch;
+        let commands = self.conductor.hello(key, hello, connection, now_ms)?;
+        self.next_connection += 1;
+        let (sender, receiver) = mpsc::channel(FRAMES_QUEUED_MAX);
+        let told = self.endpoints_of(key.identity());
+        // One that has what it should have hears of changes only.
+        let has_endpoints = endpoints == Some(told.hash());
+        let live = Live {
+            connection,
+            frames: sender,
+            told: if has_endpoints { told } else { EndpointsState::default() },
+            has_endpoints,
+            sequence: 0,
+            pinged: Instant::now(),
+        };
+        self.streams.insert(key.clone(), live);
+        if epoch != self.roots.epoch {
+            self.send(key, &self.bundle());
+        }
+        self.tell_endpoints(key);
+        self.send_ping(key, now_ms);
+        if !self.identities.values().any(|identity| identity == key.identity()) {
+            let reason = format!("no workload of the mesh has the identity {}", key.identity());
+            self.send(key, &Frame::Hold(Hold { reason }));
+        }
+        if let Err(fault) = self.carry_out(commands, now_ms) {
+            tracing::error!("{fault}");
+        }
+        Ok((connection, receiver))
+    }
+
+    /// A stream has ended.
+    pub fn goodbye(&mut self, key: &SidecarKey, connection: ConnectionId, now_ms: u64) {
+        if self.streams.get(key).is_some_and(|live| live.connection == connection) {
+            self.streams.remove(key);
+        }
+        let commands = self.conductor.goodbye(key, connection, now_ms);
+        if let Err(fault) = self.carry_out(commands, now_ms) {
+            tracing::error!("{fault}");
+        }
+    }
+
+    /// A sidecar reports.
+    ///
+    /// # Errors
+    /// Why the report is not taken.
+    pub fn report(
+        &mut self,
+        key: &SidecarKey,
+        report: Report,
+        connection: ConnectionId,
+        now_ms: u64,
+    ) -> Result<(), FleetFault> {
+        let commands = self.conductor.report(key, report, connection, now_ms)?;
+        if let Err(fault) = self.carry_out(commands, now_ms) {
+            tracing::error!("{fault}");
+        }
+        Ok(())
+    }
+
+    /// Takes the roots of now, and tells everybody if they are new.
+    pub fn set_roots(&mut self, roots: Roots) {
+        if roots == self.roots {
+            return;
+        }
+        self.roots = roots;
+        let frame = self.bundle();
+        for key in self.keys() {
+            self.send(&key, &frame);
+        }
+    }
+
+    fn bundle(&self) -> Frame {
+        let Roots { epoch, roots, revocations } = self.roots.clone();
+        Frame::Bundle(Bundle { epoch, roots, revocations })
+    }
+
+    /// Asks everybody to connect anew within `spread`, before the pusher ends.
+    pub fn move_all(&mut self, spread: Duration) {
+        for key in self.keys() {
+            let retry_ms = (spread.as_millis() as f64 * fastrand::f64()) as u64;
+            self.send(&key, &Frame::Move(Move { retry_ms, to: None }));
+        }
+    }
+
+    /// Names of endpoints that have to be looked up.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<String> {
+        let sets = self.policies.classes.values().flat_map(|policy| policy.endpoints.values());
+        let addresses = sets.flatten().map(|endpoint| &endpoint.address);
+        addresses.filter(|address| address.parse::<SocketAddr>().is_err()).cloned().collect()
+    }
+
+    /// Takes what names were found to be; a name without an answer keeps what it had.
+    pub fn resolved(&mut self, found: Vec<(String, Vec<SocketAddr>)>) {
+        for (name, addresses) in found {
+            if !addresses.is_empty() {
+                self.resolved.insert(name, addresses);
+            }
+        }
+        self.spread_endpoints();
+    }
+
+    /// Looks at the endpoints of every class again, and tells those who are connected.
+    fn spread_endpoints(&mut self) {
+        let now = Instant::now();
+        for (name, identity) in &self.identities {
+            let Some(policy) = self.policies.policy(name) else { continue };
+            let known = self.known.remove(identity).unwrap_or_default();
+            let mut next = guard::endpoints(&known, &policy.endpoints, now, ENDPOINTS_KEPT);
+            // Clusters of the policy that still runs somewhere stay until the next is everywhere.
+            if !self.is_settled() {
+                for (cluster, sets) in known {
+                    next.entry(cluster).or_insert(sets);
+                }
+            }
+            self.known.insert(identity.clone(), next);
+        }
+        for key in self.keys() {
+            self.tell_endpoints(&key);
+        }
+    }
+
+    /// Whether what was released last is what everybody runs.
+    fn is_settled(&self) -> bool {
+        let history = self.conductor.history();
+        let newest = history.entries().last().map(|entry| entry.release.number);
+        newest == history.last_good().map(|release| release.number) && self.candidate.is_none()
+    }
+
+    /// The endpoints that sidecars of a class are to have.
+    fn endpoints_of(&self, identity: &str) -> EndpointsState {
+        let mut state = EndpointsState::default();
+        for (cluster, known) in self.known.get(identity).into_iter().flatten() {
+            let members = known.endpoints.iter().flat_map(|endpoint| {
+                let literal = endpoint.address.parse::<SocketAddr>().ok();
+                let resolved = self.resolved.get(&endpoint.address).into_iter().flatten().copied();
+                let addresses: Vec<SocketAddr> = literal.into_iter().chain(resolved).collect();
+                addresses.into_iter().map(|address| Member { address, weight: endpoint.weight })
+            });
+            state.put(cluster, members.collect());
+        }
+        state
+    }
+
+    /// Tells a sidecar what has changed of its endpoints.
+    fn tell_endpoints(&mut self, key: &SidecarKey) {
+        let next = self.endpoints_of(key.identity());
+        let Some(live) = self.streams.get_mut(key) else { return };
+        let changes = live.told.changes_to(&next);
+        if changes.is_empty() && live.has_endpoints {
+            return;
+        }
+        let mut frames = Vec::new();
+        for (cluster, change) in changes {
+            live.sequence += 1;
+            let stale = self.known.get(key.identity()).and_then(|sets| sets.get(&cluster));
+            let stale = stale.is_some_and(|known| known.stale_since.is_some());
+            let sequence = live.sequence;
+            frames.push(Frame::Endpoints(Endpoints { cluster, sequence, change, stale }));
+        }
+        live.told = next;
+        live.has_endpoints = true;
+        for frame in frames {
+            self.send(key, &frame);
+        }
+    }
+
+    fn ping(&mut self, now_ms: u64) {
+        let due = |live: &Live| live.pinged.elapsed() >= PING_EVERY;
+        let keys: Vec<SidecarKey> =
+            self.streams.iter().filter(|(_, live)| due(live)).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.send_ping(&key, now_ms);
+        }
+    }
+
+    fn send_ping(&mut self, key: &SidecarKey, now_ms: u64) {
+        let Some(live) = self.streams.get_mut(key) else { return };
+        live.pinged = Instant::now();
+        let endpoints = live.has_endpoints.then(|| live.told.hash());
+        let ping = Ping { now_ms, stream: live.connection.0, endpoints };
+        self.send(key, &Frame::Ping(ping));
+    }
+
+    /// Writes the state down, then sends what the commands say.
+    fn carry_out(&mut self, commands: Vec<Command>, now_ms: u64) -> Result<(), AskFault> {
+        self.write()?;
+        let mut ended = false;
+        for command in commands {
+            match command {
+                Command::Stage { sidecar, generation, hash } => {
+                    self.send_stage(&sidecar, generation, hash);
+                }
+                Command::Commit { sidecar, generation, hash, probation_ms } => {
+                    let commit = Commit { generation, hash, probation_ms };
+                    self.send(&sidecar, &Frame::Commit(commit));
+                }
+                Command::Revert { sidecar, generation, hash } => {
+                    self.send_stage(&sidecar, generation, hash);
+                    let commit = Commit { generation, hash, probation_ms: 0 };
+                    self.send(&sidecar, &Frame::Commit(commit));
+                }
+                Command::Finished { release } => {
+                    tracing::info!(release, "release confirmed by all");
+                    ended = true;
+                }
+                Command::Halted { release, why } => {
+                    tracing::error!(release, "release halted: {why}");
+                    ended = true;
+                }
+            }
+        }
+        if ended {
+            self.forget_texts();
+            self.spread_endpoints();
+            self.release_by_itself(now_ms)?;
+        }
+        Ok(())
+    }
+
+    fn send_stage(&mut self, key: &SidecarKey, generation: u64, hash: PolicyHash) {
+        let Some(text) = self.texts.get(&hash) else {
+            tracing::error!(hash = %hash.short(), "the text of a policy is missing");
+            return;
+        };
+        let release = self.conductor.history().entries().last();
+        let release = release.map_or(0, |entry| entry.release.number);
+        let (requires, policy) = (text.requires.clone(), text.policy.clone());
+        self.send(key, &Frame::Stage(Stage { generation, hash, release, requires, policy }));
+    }
+
+    fn forget_texts(&mut self) {
+        let releases = self.conductor.history().entries().iter().map(|entry| &entry.release);
+        let mut named: BTreeSet<PolicyHash> =
+            releases.flat_map(|release| release.classes.values().copied()).collect();
+        if let Some(candidate) = &self.candidate {
+            named.extend(candidate.classes.values().copied());
+        }
+        self.texts.keep_only(&named);
+    }
+
+    /// Writes down what must outlive the pusher, if it has changed.
+    fn write(&mut self) -> Result<(), AskFault> {
+        let revision = self.conductor.revision();
+        if revision == self.written {
+            return Ok(());
+        }
+        self.record.write(&KeptRef {
+            conductor: self.conductor.stored(),
+            accepted: &self.accepted,
+            census: &self.census,
+            // Numbers that were given out since the last write never come again.
+            next_connection: self.next_connection + CONNECTIONS_AHEAD,
+        })?;
+        self.written = revision;
+        Ok(())
+    }
+
+    fn keys(&self) -> Vec<SidecarKey> {
+        self.streams.keys().cloned().collect()
+    }
+
+    /// Sends a frame, if the sidecar is connected. One that does not read is cut off.
+    fn send(&mut self, key: &SidecarKey, frame: &Frame) {
+        let Some(live) = self.streams.get(key) else { return };
+        let Some(bytes) = frame.encode() else {
+            tracing::error!(sidecar = %key, "a {} frame is longer than may be sent", frame.kind());
+            return;
+        };
+        match live.frames.try_send(bytes.into()) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                tracing::warn!(sidecar = %key, "does not read, its stream is ended");
+                self.slow_readers += 1;
+                self.streams.remove(key);
+            }
+            // Its goodbye is on the way.
+            Err(mpsc::error::TrySendError::Closed(_)) => {}
+        }
+    }
+
+    /// Why a release waits: whether there is one, and what holds it.
+    #[must_use]
+    pub fn waiting(&self) -> Option<Option<&Held>> {
+        self.candidate.as_ref().map(|candidate| candidate.held.as_ref())
+    }
+
+    /// What is wrong with the folder.
+    #[must_use]
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        &self.diagnostics
+    }
+
+    /// The objects that are not in use as the folder has them.
+    #[must_use]
+    pub fn quarantined(&self) -> &[Quarantined] {
+        &self.quarantined
+    }
+
+    /// Workloads by their identity.
+    #[must_use]
+    pub fn workload_of(&self, identity: &str) -> Option<&str> {
+        let found = self.identities.iter().find(|(_, known)| *known == identity);
+        found.map(|(name, _)| name.as_str())
+    }
+
+    /// Streams that are open.
+    #[must_use]
+    pub fn stream_count(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Whether a stream of this sidecar has this number.
+    #[must_use]
+    pub fn endpoint_sets(&self, identity: &str) -> EndpointSets {
+        let known = self.known.get(identity).into_iter().flatten();
+        known.map(|(cluster, known)| (cluster.clone(), known.endpoints.clone())).collect()
+    }
+}
+
+/// Streams that may be opened between two writes of the state.
+const CONNECTIONS_AHEAD: u64 = 1 << 32;
