@@ -214,13 +214,13 @@ fn by_cluster(rule: &Value) -> Value {
 
 /// Compares the fields of two objects, down to single values.
 fn objects(changes: &mut Vec<Change>, what: &str, old: &Value, new: &Value) {
-    fields(changes, what, String::new(), Some(old), Some(new));
+    fields(changes, what, "", Some(old), Some(new));
 }
 
 fn fields(
     changes: &mut Vec<Change>,
     what: &str,
-    path: String,
+    path: &str,
     old: Option<&Value>,
     new: Option<&Value>,
 ) {
@@ -228,11 +228,11 @@ fn fields(
         let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
         for name in names {
             let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            fields(changes, what, path, before.get(name), after.get(name));
+            fields(changes, what, &path, before.get(name), after.get(name));
         }
         return;
     }
-    field(changes, what, &path, [old.cloned(), new.cloned()]);
+    field(changes, what, path, [old.cloned(), new.cloned()]);
 }
 
 fn field(changes: &mut Vec<Change>, what: &str, path: &str, [from, to]: [Option<Value>; 2]) {

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! # Invariants
-//! - A [`Mesh`] holds only objects that passed every check together: it compiles for every workload.
+//! - A [`Mesh`] that was accepted holds only objects that passed every check together: it compiles
+//!   for every workload.
 //! - Objects are found by name; in which file they stood and in which order does not show.
 //!
 //! # Not here

@@ -1,12 +1,12 @@
-//! What another reader of files of this kind needs: located trees, and the parts of a sidecar's file
-//! that the pusher's model has too.
+//! What another reader of files of this kind needs: located trees, and the parts of a sidecar's
+//! file that the pusher's model has too.
 //!
 //! ```text
 //! text ──parse──▶ Tree ──element──▶ Reader ──▶ the caller's object + its problems
 //! ```
 //!
 //! # Invariants
-//! - A rule or a cluster's setting means the same in every file, because the same function reads it.
+//! - A rule or a cluster's setting means the same in every file, because one function reads it.
 
 use crate::config::{BackendConfig, ClusterConfig, EndpointConfig, RuleConfig, check, names};
 use crate::config::{decode, rules, scalars, tls_decode};

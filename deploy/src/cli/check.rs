@@ -27,7 +27,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Err(Refusal::Wrong(diagnostics)) => (diagnostics, None),
         Err(refusal) => return refuse(&args.dir, refusal),
     };
-    let good = mesh.is_some() && !(args.strict && !diagnostics.is_empty());
+    let good = mesh.is_some() && (!args.strict || diagnostics.is_empty());
     if args.json {
         print_json(&diagnostics, mesh.as_ref(), good);
     } else {

@@ -205,7 +205,7 @@ impl Acceptor<'_> {
             }
         }
         for key in twice {
-            self.replace(&key);
+            self.take(key, Found::Bad);
         }
         self.keep_unread(&incomplete);
     }

@@ -70,6 +70,10 @@ fn one_object_in_two_files_is_an_error_that_names_both_places() {
     let loaded = load(&[("a.yaml", GOOD), ("b.yaml", twice)], None);
     assert_said(&loaded, &["b.yaml:2:5: service shop: is here and in a.yaml:2:5"]);
     assert!(loaded.mesh.services.is_empty(), "neither is taken");
+    let first = load(&[("a.yaml", GOOD)], None);
+    let second = load(&[("a.yaml", GOOD), ("b.yaml", twice)], Some(&first.accepted));
+    assert_eq!(second.accepted, first.accepted, "what was accepted before stays");
+    assert_eq!(second.quarantined.len(), 1);
 }
 
 #[test]

@@ -14,6 +14,7 @@
 //!   only when it differs from what was given last.
 //! - A folder that cannot be read is no empty folder: it gives an error, once.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ const READS_MAX: usize = 50;
 pub struct Directory {
     path: PathBuf,
     watcher: Option<notify::RecommendedWatcher>,
+    /// The folder that is watched, by device and inode.
+    watched: Option<(u64, u64)>,
     /// The folder behind `..data` that is watched.
     behind: Option<PathBuf>,
     events: mpsc::Receiver<()>,
@@ -76,9 +79,9 @@ impl Directory {
             tracing::warn!(%error, "cannot watch files; reading them every 30 s instead");
         }
         let watcher = watcher.ok();
+        let path = path.to_owned();
         let mut directory =
-            Directory { path: path.to_owned(), watcher, behind: None, events, given: None };
-        directory.add(&path.to_owned());
+            Directory { path, watcher, watched: None, behind: None, events, given: None };
         directory.follow();
         directory
     }
@@ -122,9 +125,20 @@ impl Directory {
         }
     }
 
-    /// Watches what `..data` leads to now, and no longer what it led to. A folder that was replaced
-    /// by another is watched anew by its name.
+    /// Watches the folder that has the name now, and what `..data` in it leads to now, and no
+    /// longer what they were.
     fn follow(&mut self) {
+        let found = std::fs::metadata(&self.path).map(|found| (found.dev(), found.ino())).ok();
+        if found != self.watched {
+            let path = self.path.clone();
+            if let (Some(watcher), Some(_)) = (&mut self.watcher, self.watched) {
+                let _ = watcher.unwatch(&path);
+            }
+            if found.is_some() {
+                self.add(&path);
+            }
+            self.watched = found;
+        }
         let link = self.path.join(CONFIG_MAP);
         let behind = std::fs::canonicalize(&link).ok();
         if behind != self.behind {
@@ -139,7 +153,7 @@ impl Directory {
         }
     }
 
-    fn add(&mut self, folder: &PathBuf) {
+    fn add(&mut self, folder: &Path) {
         if let Some(watcher) = &mut self.watcher
             && let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive)
         {
@@ -152,7 +166,8 @@ impl Directory {
 /// Reads a folder until two readings are equal.
 ///
 /// # Errors
-/// It cannot be read, or is never still. What vanishes between listing and reading counts as change.
+/// It cannot be read, or is never still. What vanishes between listing and reading counts as
+/// change.
 pub async fn read_still(path: &Path) -> Result<Folder, DirectoryError> {
     let mut last: Option<Folder> = None;
     let mut failed = None;
@@ -230,6 +245,11 @@ mod tests {
             assert_eq!(next(&mut directory).await.expect("it is read").files.len(), 20);
             fs::remove_dir_all(&path).expect("removed");
             assert!(matches!(next(&mut directory).await, Err(DirectoryError::Read(_))));
+            // Its parent tells nothing, so its return is for the next scan to find.
+            fs::create_dir(&path).expect("a folder");
+            directory.follow();
+            fs::write(path.join("a.yaml"), "{}").expect("written");
+            assert_eq!(next(&mut directory).await.expect("it is read").files.len(), 1);
         });
     }
 }
