@@ -214,11 +214,21 @@ fn an_import_without_endpoints_is_worth_a_look() {
 
 proptest::proptest! {
     #[test]
-    fn any_text_is_read_without_a_panic(text in "\\PC{0,200}", cut in 0_usize..600) {
+    fn of_any_text_what_is_accepted_compiles(
+        text in "[-\\[\\]{}:,'\"#&*a-z0-9 \n]{0,40}|\\PC{0,100}",
+        from in 0_usize..600,
+        to in 0_usize..600,
+    ) {
         let first = load(&[("a.yaml", GOOD)], None);
-        load(&[("a.yaml", &text)], Some(&first.accepted));
-        let cut = cut.min(GOOD.len());
-        let mixed = format!("{}{text}{}", &GOOD[..cut], &GOOD[cut..]);
-        load(&[("a.yaml", &mixed)], Some(&first.accepted));
+        let (from, to) = (from.min(GOOD.len()), to.min(GOOD.len()));
+        let (from, to) = (from.min(to), from.max(to));
+        let cut = format!("{}{text}{}", &GOOD[..from], &GOOD[to..]);
+        for text in [&text, &cut] {
+            for previous in [None, Some(&first.accepted)] {
+                let loaded = load(&[("a.yaml", text)], previous);
+                let compiled = crate::compile::compile_all(&loaded.mesh, &Options::default());
+                proptest::prop_assert!(compiled.is_ok(), "{:?}", compiled.err());
+            }
+        }
     }
 }
