@@ -24,7 +24,7 @@ pub mod texts;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -34,18 +34,20 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use ringway_tls::{CertificateDer, UnixTime};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use self::core::{Core, Roots, Settings};
 use self::identity::Identity;
 use self::record::RecordFault;
 use self::texts::Texts;
-use crate::ca::{Authority, CaFault, Gate, Issued, Keys, Lives, Role};
+use crate::ca::{Authority, CaFault, Gate, Issued, Keys, Lives, Phase, Role};
 use crate::cli::files;
 use crate::model::Mesh;
+use crate::source::Folder;
 use crate::source::directory::{Directory, read_still};
 use crate::store::{Local, Store, StoreFault};
+use crate::version::PolicyHash;
 
 /// Connections at once, streams of sidecars among them.
 const CONNECTIONS_MAX: usize = 25_000;
@@ -209,7 +211,10 @@ impl Pusher {
             pusher.advance_rotation(now);
             let roots = pusher.identity.refresh(now)?;
             *pusher.roots.lock().unwrap_or_else(PoisonError::into_inner) = roots.clone();
-            pusher.core().set_roots(roots);
+            let changed = pusher.core().set_roots(roots);
+            if changed {
+                pusher.cut_denied(now);
+            }
             Ok::<(), identity::ServingFault>(())
         });
         match refreshed.await {
@@ -219,19 +224,35 @@ impl Pusher {
         }
     }
 
+    /// Ends the streams of those who are denied.
+    fn cut_denied(&self, now: UnixTime) {
+        let peers = self.core().peers();
+        for (key, id, serial) in peers {
+            if let Err(fault) = self.authority.check_denied(&id, Some(&serial), now) {
+                tracing::warn!(sidecar = %key, "its stream is ended: {fault}");
+                self.core().cut(&key);
+            }
+        }
+    }
+
     /// One step of a rotation of the root, if one is under way and may be taken.
     fn advance_rotation(&self, now: UnixTime) {
         let moved = (|| {
-            let Some(old) = self.authority.retiring()? else { return Ok(()) };
-            let epoch = self.roots().epoch;
-            let old_root = self.authority.root_sha256(&old)?;
-            let gate = self.core().conductor().fleet().gate(epoch, &old_root);
+            if matches!(self.authority.phase()?, Phase::Steady { .. }) {
+                return Ok(());
+            }
+            let old = self.authority.retiring()?;
+            let old_root = old.as_ref().map(|old| self.authority.root_sha256(old)).transpose()?;
+            let nobody = PolicyHash::new([0; 32]);
+            let root = old_root.unwrap_or(nobody);
+            let gate = self.core().conductor().fleet().gate(self.roots().epoch, &root);
             // The pusher's own certificate follows at the next look.
-            let own = u64::from(self.identity.root().is_some_and(|root| root == old));
+            let own = old.is_some() && self.identity.root() == old;
+            let chained = if old.is_some() { gate.chained as u64 } else { 0 };
             let gate = Gate {
                 connected: gate.connected as u64,
                 at_epoch: gate.at_epoch as u64,
-                chained_to_old: gate.chained as u64 + own,
+                chained_to_old: chained + u64::from(own),
             };
             if let Ok(phase) = self.authority.advance(gate, now)? {
                 tracing::info!(?phase, "rotation of the root");
@@ -313,12 +334,13 @@ async fn serve(options: Options) -> Result<(), RunFault> {
     };
     let pusher =
         Arc::new(opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?);
-    let mut folder = Directory::watch(&options.dir);
+    let mut folders = watch(&options.dir);
     let first = read_still(&options.dir).await;
     let first = first.map_err(|error| RunFault::Folder(error.to_string()))?;
     read_folder(&pusher, first).await;
     pusher.resolve().await;
-    operator_files(&pusher, &options, listener.local_addr()?).await?;
+    let mut operator = OperatorFiles::new(&options, listener.local_addr()?);
+    operator.renew(&pusher).await?;
     announce(&pusher, &options, listener.local_addr()?, admin.local_addr()?);
     tokio::spawn(admin::serve(admin, Arc::clone(&pusher)));
     tokio::spawn(accept(listener, Arc::clone(&pusher)));
@@ -333,7 +355,12 @@ async fn serve(options: Options) -> Result<(), RunFault> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = tick.tick() => pusher.core_work(|core| core.tick(now_ms())).await,
-            _ = refresh.tick() => pusher.refresh().await,
+            _ = refresh.tick() => {
+                pusher.refresh().await;
+                if let Err(fault) = operator.renew(&pusher).await {
+                    tracing::error!("the operator's certificate: {fault}");
+                }
+            }
             _ = resolve.tick() => pusher.resolve().await,
             _ = sweep.tick() => {
                 let swept = pusher.authority_work(|it| it.sweep(UnixTime::now())).await;
@@ -341,13 +368,10 @@ async fn serve(options: Options) -> Result<(), RunFault> {
                     tracing::error!("sweep: {fault}");
                 }
             }
-            changed = folder.changed() => match changed {
-                Ok(folder) => {
-                    read_folder(&pusher, folder).await;
-                    pusher.resolve().await;
-                }
-                Err(error) => tracing::error!("{error}; what was read last stays"),
-            },
+            Some(folder) = folders.recv() => {
+                read_folder(&pusher, folder).await;
+                pusher.resolve().await;
+            }
         }
     }
     tracing::info!("ending: sidecars are asked to come back within {} s", MOVE_SPREAD.as_secs());
@@ -357,38 +381,74 @@ async fn serve(options: Options) -> Result<(), RunFault> {
     Ok(())
 }
 
-async fn read_folder(pusher: &Arc<Pusher>, folder: crate::source::Folder) {
+/// Follows the folder: each new reading of it. A task of its own, since whoever waits for a change
+/// must not stop in between.
+fn watch(dir: &Path) -> mpsc::Receiver<Folder> {
+    let (sender, receiver) = mpsc::channel(1);
+    let mut directory = Directory::watch(dir);
+    tokio::spawn(async move {
+        loop {
+            match directory.changed().await {
+                Ok(folder) => {
+                    if sender.send(folder).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => tracing::error!("{error}; what was read last stays"),
+            }
+        }
+    });
+    receiver
+}
+
+async fn read_folder(pusher: &Arc<Pusher>, folder: Folder) {
     let taken = pusher.core_work(move |core| core.folder(&folder, now_ms())).await;
     if let Err(fault) = taken {
         tracing::error!("{fault}");
     }
 }
 
-/// Writes what an operator on this machine needs, so that the command line works at once.
-async fn operator_files(
-    pusher: &Arc<Pusher>,
-    options: &Options,
+/// What an operator on this machine needs, so that the command line works at once.
+struct OperatorFiles {
+    folder: PathBuf,
     address: SocketAddr,
-) -> Result<(), RunFault> {
-    let folder = options.state.join("operator");
-    let path = folder.clone();
-    let made = pusher
-        .authority_work(move |authority| {
-            let credentials = authority.operator(Role::CaAdmin, "local", None, UnixTime::now())?;
-            Ok::<_, CaFault>(credentials)
-        })
-        .await?;
-    let roots = pusher.roots().roots;
-    let pem = format!("{}{}", made.issued.chain_pem, made.key_pem.expose());
-    let written = (|| {
-        files::make_private_folder(&folder)?;
-        let address = loopback_if_any(address).to_string();
-        for (name, text) in [("svid.pem", &pem), ("bundle.pem", &roots), ("address", &address)] {
-            files::write_private(&folder.join(name), text.as_bytes())?;
+    /// Second from which on the certificate is renewed, and the roots beside it.
+    written: Option<(u64, Roots)>,
+}
+
+impl OperatorFiles {
+    fn new(options: &Options, address: SocketAddr) -> OperatorFiles {
+        let address = loopback_if_any(address);
+        OperatorFiles { folder: options.state.join("operator"), address, written: None }
+    }
+
+    /// Writes them if they are not there, half of the certificate's life is over or the roots are
+    /// others.
+    async fn renew(&mut self, pusher: &Pusher) -> Result<(), RunFault> {
+        let (now, roots) = (UnixTime::now(), pusher.roots());
+        let is_fresh = |(renew_at_s, with): &(u64, Roots)| {
+            now.as_secs() < *renew_at_s && with.epoch == roots.epoch
+        };
+        if self.written.as_ref().is_some_and(is_fresh) {
+            return Ok(());
         }
+        let made =
+            pusher.authority_work(move |it| it.operator(Role::CaAdmin, "local", None, now)).await?;
+        let pem = format!("{}{}", made.issued.chain_pem, made.key_pem.expose());
+        let address = self.address.to_string();
+        let written = (|| {
+            files::make_private_folder(&self.folder)?;
+            for (name, text) in
+                [("svid.pem", &pem), ("bundle.pem", &roots.roots), ("address", &address)]
+            {
+                files::write_private(&self.folder.join(name), text.as_bytes())?;
+            }
+            Ok(())
+        })();
+        written.map_err(|error| RunFault::State { path: self.folder.clone(), error })?;
+        self.written = Some((u64::midpoint(now.as_secs(), made.issued.until_s), roots));
         Ok(())
-    })();
-    written.map_err(|error| RunFault::State { path, error })
+    }
 }
 
 /// An address that can be connected to: the loopback one in place of all of them.

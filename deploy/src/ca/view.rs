@@ -132,6 +132,14 @@ impl Authority {
         Ok(self.state()?.1.rotation.retiring().cloned())
     }
 
+    /// Where the rotation is.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn phase(&self) -> Result<Phase, CaFault> {
+        Ok(self.state()?.1.rotation.phase().clone())
+    }
+
     /// The root under which is signed now.
     ///
     /// # Errors

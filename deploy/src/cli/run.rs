@@ -11,6 +11,7 @@ use super::{EXIT_CONFIG, EXIT_RUNTIME, EXIT_USAGE, complain};
 use crate::ca::Lives;
 use crate::model::Mode;
 use crate::release::Profile;
+use crate::rollout::Waits;
 use crate::server::core::Settings;
 use crate::server::{self, Options, RunFault};
 
@@ -56,6 +57,14 @@ pub(super) struct Args {
     /// How changes of the folder are rolled out.
     #[arg(long, value_enum, default_value_t = ProfileArg::Standard)]
     profile: ProfileArg,
+    /// How long a sidecar watches itself after it applied a release, in the standard profile.
+    #[arg(long, value_name = "TIME", default_value = "60s",
+          value_parser = humantime::parse_duration)]
+    probation: Duration,
+    /// How long a step is watched after that, in the standard profile.
+    #[arg(long, value_name = "TIME", default_value = "60s",
+          value_parser = humantime::parse_duration)]
+    bake: Duration,
     /// Changes of the folder wait for `ringway-push release`.
     #[arg(long)]
     manual: bool,
@@ -113,6 +122,11 @@ pub(super) fn run(args: Args) -> ExitCode {
         lives,
         settings: Settings {
             profile: args.profile.into(),
+            waits: Waits {
+                probation_ms: args.probation.as_millis() as u64,
+                bake_ms: args.bake.as_millis() as u64,
+                ..Waits::default()
+            },
             manual: args.manual,
             mode: if args.strict { Mode::Strict } else { Mode::Quarantine },
         },

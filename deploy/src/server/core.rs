@@ -22,19 +22,21 @@ use bytes::Bytes;
 use ringway_protocol::{
     Bundle, Commit, Endpoints, EndpointsState, Frame, Hold, Member, Move, Ping, PolicyHash, Stage,
 };
+use ringway_tls::SpiffeId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::record::{Record, RecordFault};
 use super::texts::{Text, Texts};
+use crate::ca::Peer;
 use crate::compile::{EndpointSets, Options, Policies, compile_all};
 use crate::conductor::{Conductor, ReleaseFault, Stored};
 use crate::diagnostic::Diagnostic;
 use crate::fleet::{ConnectionId, FleetFault, Hello, Report};
 use crate::guard::{self, Census, Held, KnownSets};
 use crate::model::{Accepted, Loaded, Mode, Quarantined, accept};
-use crate::release::{Draft, Profile};
-use crate::rollout::{Command, ControlFault};
+use crate::release::{Draft, Outcome, Profile};
+use crate::rollout::{Command, ControlFault, Plan, Waits};
 use crate::source::Folder;
 use crate::store::Store;
 use crate::version::SidecarKey;
@@ -46,6 +48,9 @@ const PING_EVERY: Duration = Duration::from_secs(15);
 /// How long the endpoints of a service that vanished all at once are kept.
 const ENDPOINTS_KEPT: Duration = Duration::from_secs(30);
 
+/// Steps of the standard profile after the canaries, per cent.
+const PERCENTS: &[u8] = &[1, 10, 50, 100];
+
 /// What must outlive the pusher.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept {
@@ -53,6 +58,9 @@ struct Kept {
     accepted: Accepted,
     /// Of the mesh that was released last.
     census: Option<Census>,
+    /// What the folder said when it was released last: it is not released by itself again, though it
+    /// was undone or rolled back since.
+    offered: Option<PolicyHash>,
     /// Number of the next stream.
     next_connection: u64,
 }
@@ -63,11 +71,13 @@ struct KeptRef<'a> {
     conductor: &'a Stored,
     accepted: &'a Accepted,
     census: &'a Option<Census>,
+    offered: Option<PolicyHash>,
     next_connection: u64,
 }
 
 /// An open stream.
 struct Live {
+    peer: Peer,
     connection: ConnectionId,
     frames: mpsc::Sender<Bytes>,
     told: EndpointsState,
@@ -85,11 +95,20 @@ struct Candidate {
     held: Option<Held>,
 }
 
+impl Candidate {
+    /// What its policies are known by.
+    fn hash(&self) -> PolicyHash {
+        PolicyHash::of(&serde_json::to_string(&self.classes).unwrap_or_default())
+    }
+}
+
 /// How the pusher is set up.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// How releases of the folder are rolled out.
     pub profile: Profile,
+    /// How long the standard profile waits for what.
+    pub waits: Waits,
     /// Whether a change of the folder waits for somebody to release it.
     pub manual: bool,
     /// What is done about bad objects.
@@ -150,6 +169,9 @@ pub struct Core {
     texts: Texts,
     accepted: Accepted,
     census: Option<Census>,
+    offered: Option<PolicyHash>,
+    /// Of the mesh as the folder says.
+    census_of_folder: Option<Census>,
     policies: Policies,
     /// Identity of each workload by name, and back.
     identities: BTreeMap<String, String>,
@@ -178,7 +200,8 @@ impl Core {
         now_ms: u64,
     ) -> Result<Core, RecordFault> {
         let (record, kept) = Record::open::<Kept>(store, "conductor")?;
-        let Kept { conductor, accepted, census, next_connection } = kept.unwrap_or_default();
+        let Kept { conductor, accepted, census, offered, next_connection } =
+            kept.unwrap_or_default();
         Ok(Core {
             settings,
             conductor: Conductor::restore(conductor, now_ms),
@@ -187,6 +210,8 @@ impl Core {
             texts,
             accepted,
             census,
+            offered,
+            census_of_folder: None,
             policies: Policies::default(),
             identities: BTreeMap::new(),
             quarantined: Vec::new(),
@@ -225,7 +250,7 @@ impl Core {
                 return Ok(());
             }
         };
-        let census = Census::of(&loaded.mesh);
+        self.census_of_folder = Some(Census::of(&loaded.mesh));
         let Loaded { mesh, accepted, diagnostics, quarantined } = loaded;
         self.identities = mesh
             .workloads
@@ -235,7 +260,7 @@ impl Core {
         (self.accepted, self.diagnostics, self.quarantined) = (accepted, diagnostics, quarantined);
         self.policies = policies;
         self.spread_endpoints();
-        self.consider(census, now_ms)
+        self.consider(now_ms)
     }
 
     fn complain(&self, diagnostics: &[Diagnostic]) {
@@ -252,7 +277,8 @@ impl Core {
     }
 
     /// Makes a candidate of the policies, and releases it unless something holds it.
-    fn consider(&mut self, census: Census, now_ms: u64) -> Result<(), AskFault> {
+    fn consider(&mut self, now_ms: u64) -> Result<(), AskFault> {
+        let Some(census) = self.census_of_folder.clone() else { return self.write() };
         let mut classes = BTreeMap::new();
         for (name, identity) in &self.identities {
             let Some(policy) = self.policies.policy(name) else { continue };
@@ -267,7 +293,13 @@ impl Core {
             }
         }
         let newest = self.conductor.history().entries().last();
-        if newest.is_some_and(|entry| entry.release.classes == classes) {
+        let stands =
+            |outcome: &Outcome| matches!(outcome, Outcome::Running | Outcome::Confirmed { .. });
+        let runs = match newest.filter(|entry| stands(&entry.outcome)) {
+            Some(entry) => Some(&entry.release),
+            None => self.conductor.history().last_good(),
+        };
+        if runs.is_some_and(|release| release.classes == classes) {
             self.candidate = None;
             return self.write();
         }
@@ -283,7 +315,8 @@ impl Core {
     /// Releases the candidate if nobody has to be asked and nothing is under way.
     fn release_by_itself(&mut self, now_ms: u64) -> Result<(), AskFault> {
         let Some(candidate) = &self.candidate else { return self.write() };
-        if self.settings.manual || candidate.held.is_some() {
+        let undone = self.offered == Some(candidate.hash());
+        if self.settings.manual || undone || candidate.held.is_some() {
             return self.write();
         }
         match self.release(&Ask::default(), "directory", now_ms) {
@@ -300,6 +333,7 @@ impl Core {
     /// [`AskFault`].
     pub fn release(&mut self, ask: &Ask, author: &str, now_ms: u64) -> Result<(), AskFault> {
         let candidate = self.candidate.clone().ok_or(AskFault::Nothing)?;
+        let hash = candidate.hash();
         if let Some(held) = candidate.held.filter(|_| !ask.force) {
             return Err(AskFault::Held(held));
         }
@@ -310,7 +344,9 @@ impl Core {
             forced: ask.force,
             profile: ask.profile.unwrap_or(self.settings.profile),
         };
-        let commands = self.conductor.release(draft, ask.supersede, now_ms)?;
+        let plan = self.plan(draft.profile);
+        let commands = self.conductor.release_by(plan, draft, ask.supersede, now_ms)?;
+        self.offered = Some(hash);
         self.census = Some(candidate.census);
         self.candidate = None;
         self.carry_out(commands, now_ms)
@@ -328,8 +364,17 @@ impl Core {
         now_ms: u64,
     ) -> Result<(), AskFault> {
         let profile = ask.profile.unwrap_or(self.settings.profile);
-        let commands = self.conductor.rollback(to, author, profile, ask.supersede, now_ms)?;
+        let back = self.conductor.history().draft_back(to, author).map_err(ReleaseFault::from)?;
+        let draft = Draft { profile, ..back };
+        let commands =
+            self.conductor.release_by(self.plan(profile), draft, ask.supersede, now_ms)?;
         self.carry_out(commands, now_ms)
+    }
+
+    fn plan(&self, profile: Profile) -> Plan {
+        let standard = matches!(profile, Profile::Standard);
+        let own = standard.then(|| Plan::new(self.settings.waits, PERCENTS).ok()).flatten();
+        own.unwrap_or_else(|| Plan::of(profile))
     }
 
     /// Does what `change` asks of the conductor, and carries out what follows.
@@ -370,6 +415,7 @@ impl Core {
     pub fn hello(
         &mut self,
         key: &SidecarKey,
+        peer: Peer,
         hello: Hello,
         endpoints: Option<ringway_protocol::EndpointsHash>,
         now_ms: u64,
@@ -383,6 +429,7 @@ impl Core {
         // One that has what it should have hears of changes only.
         let has_endpoints = endpoints == Some(told.hash());
         let live = Live {
+            peer,
             connection,
             frames: sender,
             told: if has_endpoints { told } else { EndpointsState::default() },
@@ -435,16 +482,31 @@ impl Core {
         Ok(())
     }
 
-    /// Takes the roots of now, and tells everybody if they are new.
-    pub fn set_roots(&mut self, roots: Roots) {
+    /// Takes the roots of now, and tells everybody if they are new. Gives whether they are.
+    pub fn set_roots(&mut self, roots: Roots) -> bool {
         if roots == self.roots {
-            return;
+            return false;
         }
         self.roots = roots;
         let frame = self.bundle();
         for key in self.keys() {
             self.send(&key, &frame);
         }
+        true
+    }
+
+    /// Who has a stream, by identity and serial number of the certificate.
+    #[must_use]
+    pub fn peers(&self) -> Vec<(SidecarKey, SpiffeId, String)> {
+        let streams = self.streams.iter();
+        streams
+            .map(|(key, live)| (key.clone(), live.peer.id.clone(), live.peer.serial.clone()))
+            .collect()
+    }
+
+    /// Ends a stream.
+    pub fn cut(&mut self, key: &SidecarKey) {
+        self.streams.remove(key);
     }
 
     fn bundle(&self) -> Frame {
@@ -589,9 +651,9 @@ impl Core {
             }
         }
         if ended {
+            self.consider(now_ms)?;
             self.forget_texts();
             self.spread_endpoints();
-            self.release_by_itself(now_ms)?;
         }
         Ok(())
     }
@@ -627,6 +689,7 @@ impl Core {
             conductor: self.conductor.stored(),
             accepted: &self.accepted,
             census: &self.census,
+            offered: self.offered,
             // Numbers that were given out since the last write never come again.
             next_connection: self.next_connection + CONNECTIONS_AHEAD,
         })?;

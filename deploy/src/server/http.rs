@@ -271,7 +271,7 @@ async fn stream(pusher: Arc<Pusher>, peer: Peer, query: &str) -> Result<Response
     let opened = pusher
         .core_work({
             let key = key.clone();
-            move |core| core.hello(&key, told, endpoints, now_ms())
+            move |core| core.hello(&key, peer, told, endpoints, now_ms())
         })
         .await;
     let (connection, frames) = opened?;

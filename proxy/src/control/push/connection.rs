@@ -60,7 +60,7 @@ pub enum PushError {
         fault: Fault,
     },
     /// HTTP went wrong.
-    #[error("{address}: {error}")]
+    #[error("{address}: {}", with_causes(.error))]
     Http {
         /// The pusher.
         address: String,
@@ -86,6 +86,12 @@ pub enum PushError {
     /// The stream has ended.
     #[error("the pusher closed the stream")]
     Closed,
+}
+
+/// An error with what caused it, which hyper keeps apart.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn humantime(limit: Duration) -> String {
