@@ -10,8 +10,9 @@
 //! # Invariants
 //! - At most [`SIDECARS_MAX`] sidecars. When a new one comes to a full fleet, the one that is away
 //!   longest is forgotten for it; if all are connected, the new one is refused.
-//! - A report with a generation below one that was seen before is late and changes nothing. So is
-//!   one that was sent under an older connection: the sidecar may have lost its disk in between.
+//! - A report with a generation below one that was seen before is late and changes nothing, unless
+//!   it is about what the sidecar runs. So is one that was sent under an older connection: the
+//!   sidecar may have lost its disk in between.
 //! - What happens here comes out as an [`Event`], so that a rollout needs no other source.
 //!
 //! # Not here
@@ -34,8 +35,8 @@ pub use report::{Certificate, Entry, Hello, Report, Running, State};
 pub use sidecar::{Connection, Failure, FailureKind, Sidecar, SidecarView, Standing};
 pub use summary::{Failed, FleetSummary, Gate};
 
-/// A stream of a sidecar, numbered by the server; a number never comes twice, also after a restart.
-/// The sidecar is told it and names it in its reports, which go over connections of their own.
+/// A stream of a sidecar, numbered by the server; a number never comes twice, not even after a
+/// restart. The sidecar is told it and names it in its reports, which go over other connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ConnectionId(pub u64);
 
@@ -153,7 +154,8 @@ impl Fleet {
     /// Takes a report that was sent under this connection.
     ///
     /// # Errors
-    /// That the sidecar is unknown or has another connection, or what of the report is past a limit; nothing is noted then.
+    /// That the sidecar is unknown or has another connection, or what of the report is past a
+    /// limit; nothing is noted then.
     pub fn report(
         &mut self,
         key: &SidecarKey,

@@ -103,6 +103,14 @@ pub struct Entry {
     pub state: State,
 }
 
+impl Entry {
+    /// Whether this is older news than the highest generation that was heard of, and not about what
+    /// the sidecar runs: that may be confirmed or undone when the next is staged already.
+    pub(crate) fn is_late(&self, seen: u64, running: Option<Version>) -> bool {
+        self.version.generation < seen && running != Some(self.version)
+    }
+}
+
 /// What a sidecar says while it is connected: at a change at once, and every ten seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {

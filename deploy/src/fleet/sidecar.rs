@@ -203,10 +203,11 @@ impl Sidecar {
     pub(super) fn note(&mut self, entry: &Entry, now: u64) {
         let version = entry.version;
         let failed = |it: &Failure| it.version == version;
-        if version.generation < self.seen || self.failure.as_ref().is_some_and(failed) {
+        let late = entry.is_late(self.seen, self.applied);
+        if late || self.failure.as_ref().is_some_and(failed) {
             return;
         }
-        self.seen = version.generation;
+        self.seen = self.seen.max(version.generation);
         match &entry.state {
             State::Staged => self.staged = Some(version),
             State::Applied => self.apply(version),

@@ -95,6 +95,18 @@ fn late_reports_of_lower_generations_change_nothing() {
 }
 
 #[test]
+fn what_runs_may_be_confirmed_or_undone_when_the_next_is_staged_already() {
+    let mut fleet = one(running(2));
+    tell(&mut fleet, 1, said(5, State::Applied), NOW).unwrap();
+    tell(&mut fleet, 1, said(8, State::Staged), NOW).unwrap();
+    let mut confirmed = fleet.clone();
+    tell(&mut confirmed, 1, said(5, State::Confirmed), NOW).unwrap();
+    assert_eq!(confirmed.sidecar(&key(1)).unwrap().confirmed(), Some(version(5)));
+    tell(&mut fleet, 1, said(5, State::RolledBack("errors".to_owned())), NOW).unwrap();
+    assert_eq!(fleet.sidecar(&key(1)).unwrap().applied(), Some(version(2)));
+}
+
+#[test]
 fn what_was_said_under_an_older_connection_changes_nothing() {
     let mut fleet = one(running(5));
     fleet.hello(&key(1), Hello::default(), ConnectionId(2), NOW).unwrap();

@@ -135,7 +135,7 @@ impl Rollout {
 
     /// A sidecar said how it stands with a version.
     fn hear(&mut self, key: &SidecarKey, entry: Entry, now: u64) {
-        let Entry { version, state } = entry;
+        let version = entry.version;
         let target = self.target(key);
         let base = self.base_hash(key.identity());
         let backs = [self.release.restore_generation(), self.release.revert_generation()];
@@ -143,16 +143,16 @@ impl Rollout {
         let ended = matches!(self.state, State::Halted { .. });
         self.members.update(key, |member| {
             member.heard_ms = now;
-            if version.generation < member.seen {
+            if entry.is_late(member.seen, member.running) {
                 return;
             }
-            member.seen = version.generation;
+            member.seen = member.seen.max(version.generation);
             if is_back {
-                member.hear_of_return(version, &state, ended);
+                member.hear_of_return(version, &entry.state, ended);
             } else if Some(version) == target {
-                member.hear_of_release(version, state, now);
+                member.hear_of_release(version, entry.state, now);
             } else {
-                member.hear_of_other(version, &state);
+                member.hear_of_other(version, &entry.state);
             }
         });
     }

@@ -464,6 +464,7 @@ impl Side {
         self.previous = self.running.replace(version);
         self.confirmed = false;
         self.probation_end = Some(now + probation_ms);
+        self.rolls_back_at = None;
         if self.habits.get(&version.hash) == Some(&Habit::RollsBack) {
             self.rolls_back_at = Some(now + probation_ms / 2);
         }
