@@ -66,6 +66,16 @@ pub enum What {
     Imports,
 }
 
+impl What {
+    /// Whether a mesh without any is none.
+    fn is_vital(self) -> bool {
+        match self {
+            What::Services | What::Workloads => true,
+            What::Routes | What::Imports => false,
+        }
+    }
+}
+
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -94,7 +104,8 @@ pub struct Held {
 /// Compares what was released last with what is to be released.
 ///
 /// # Errors
-/// More than [`GONE_MIN`] and more than [`GONE_PERCENT`] per cent of something would be gone.
+/// More than [`GONE_MIN`] and more than [`GONE_PERCENT`] per cent of something would be gone, or all
+/// of two or more services or workloads.
 pub fn compare(before: &Census, after: &Census) -> Result<(), Held> {
     let pairs = [
         (What::Services, &before.services, &after.services),
@@ -104,7 +115,9 @@ pub fn compare(before: &Census, after: &Census) -> Result<(), Held> {
     ];
     for (what, before, after) in pairs {
         let gone = before.difference(after).count();
-        if gone > GONE_MIN && gone * 100 > before.len() * GONE_PERCENT {
+        let many = gone > GONE_MIN && gone * 100 > before.len() * GONE_PERCENT;
+        let everything = what.is_vital() && after.is_empty() && before.len() > 1;
+        if many || everything {
             return Err(Held { what, before: before.len(), after: after.len(), gone });
         }
     }
@@ -170,7 +183,9 @@ mod tests {
         assert_eq!(compare(&census(30), &census(24)), Ok(()), "20 % exactly");
         let held = Held { what: What::Services, before: 30, after: 23, gone: 7 };
         assert_eq!(compare(&census(30), &census(23)), Err(held));
-        assert_eq!(compare(&census(5), &census(0)), Ok(()), "five may always go");
+        assert_eq!(compare(&census(6), &census(1)), Ok(()), "five may always go");
+        assert_eq!(compare(&census(1), &census(0)), Ok(()), "and the only one");
+        assert!(compare(&census(2), &census(0)).is_err(), "but not all");
         assert!(compare(&census(6), &census(0)).is_err());
         assert_eq!(compare(&census(0), &census(100)), Ok(()));
     }

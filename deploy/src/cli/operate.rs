@@ -134,11 +134,12 @@ pub(super) fn rollout(args: &RolloutArgs) -> ExitCode {
     ended(asked, "done")
 }
 
-/// Shows how everything stands. Exits with 1 if something failed, is held or quarantined.
+/// Shows how everything stands. Exits with 1 if something failed, was halted, is held or quarantined.
 pub(super) fn status(args: &ShowArgs) -> ExitCode {
     shown(args, "/v1/status", |status| {
         let well = status["fleet"]["failures"].as_array().is_none_or(Vec::is_empty)
             && status["held"].is_null()
+            && status["rollout"]["progress"]["halted"].is_null()
             && status["quarantined"].as_array().is_none_or(Vec::is_empty);
         (status_words(status), well)
     })

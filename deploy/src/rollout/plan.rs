@@ -81,8 +81,21 @@ impl Plan {
     /// The plan of a profile.
     #[must_use]
     pub fn of(profile: Profile) -> Plan {
-        let mut plan =
-            Plan { waits: Waits::default(), percents: vec![1, 10, 50, 100], at_once: false };
+        Plan::with_waits(profile, Waits::default())
+    }
+
+    /// The plan of a profile with these waits, longer ones cut to [`WAIT_MS_MAX`]; a profile that does
+    /// not wait does not wait for them either.
+    #[must_use]
+    pub fn with_waits(profile: Profile, waits: Waits) -> Plan {
+        let Waits { stage_ms, probation_ms, bake_ms, missing_ms } = waits;
+        let waits = Waits {
+            stage_ms: stage_ms.min(WAIT_MS_MAX),
+            probation_ms: probation_ms.min(WAIT_MS_MAX),
+            bake_ms: bake_ms.min(WAIT_MS_MAX),
+            missing_ms: missing_ms.min(WAIT_MS_MAX),
+        };
+        let mut plan = Plan { waits, percents: vec![1, 10, 50, 100], at_once: false };
         match profile {
             Profile::Standard => {}
             Profile::Dev => {

@@ -48,9 +48,6 @@ const PING_EVERY: Duration = Duration::from_secs(15);
 /// How long the endpoints of a service that vanished all at once are kept.
 const ENDPOINTS_KEPT: Duration = Duration::from_secs(30);
 
-/// Steps of the standard profile after the canaries, per cent.
-const PERCENTS: &[u8] = &[1, 10, 50, 100];
-
 /// What must outlive the pusher.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept {
@@ -61,6 +58,9 @@ struct Kept {
     /// What the folder said when it was released last: it is not released by itself again, though it
     /// was undone or rolled back since.
     offered: Option<PolicyHash>,
+    /// Endpoints by identity, for policies that run and that the folder has no more.
+    #[serde(default)]
+    endpoints: BTreeMap<String, EndpointSets>,
     /// Number of the next stream.
     next_connection: u64,
 }
@@ -72,6 +72,7 @@ struct KeptRef<'a> {
     accepted: &'a Accepted,
     census: &'a Option<Census>,
     offered: Option<PolicyHash>,
+    endpoints: BTreeMap<String, EndpointSets>,
     next_connection: u64,
 }
 
@@ -107,7 +108,7 @@ impl Candidate {
 pub struct Settings {
     /// How releases of the folder are rolled out.
     pub profile: Profile,
-    /// How long the standard profile waits for what.
+    /// How long rollouts wait for what.
     pub waits: Waits,
     /// Whether a change of the folder waits for somebody to release it.
     pub manual: bool,
@@ -200,8 +201,12 @@ impl Core {
         now_ms: u64,
     ) -> Result<Core, RecordFault> {
         let (record, kept) = Record::open::<Kept>(store, "conductor")?;
-        let Kept { conductor, accepted, census, offered, next_connection } =
+        let Kept { conductor, accepted, census, offered, endpoints, next_connection } =
             kept.unwrap_or_default();
+        let known = |sets: EndpointSets| {
+            guard::endpoints(&KnownSets::new(), &sets, Instant::now(), ENDPOINTS_KEPT)
+        };
+        let known = endpoints.into_iter().map(|(identity, sets)| (identity, known(sets)));
         Ok(Core {
             settings,
             conductor: Conductor::restore(conductor, now_ms),
@@ -217,7 +222,7 @@ impl Core {
             quarantined: Vec::new(),
             diagnostics: Vec::new(),
             candidate: None,
-            known: BTreeMap::new(),
+            known: known.collect(),
             resolved: HashMap::new(),
             streams: HashMap::new(),
             next_connection,
@@ -259,8 +264,10 @@ impl Core {
             .collect();
         (self.accepted, self.diagnostics, self.quarantined) = (accepted, diagnostics, quarantined);
         self.policies = policies;
+        let considered = self.consider(now_ms);
+        // After that: what is about to be replaced is kept until it is replaced everywhere.
         self.spread_endpoints();
-        self.consider(now_ms)
+        considered
     }
 
     fn complain(&self, diagnostics: &[Diagnostic]) {
@@ -372,9 +379,7 @@ impl Core {
     }
 
     fn plan(&self, profile: Profile) -> Plan {
-        let standard = matches!(profile, Profile::Standard);
-        let own = standard.then(|| Plan::new(self.settings.waits, PERCENTS).ok()).flatten();
-        own.unwrap_or_else(|| Plan::of(profile))
+        Plan::with_waits(profile, self.settings.waits)
     }
 
     /// Does what `change` asks of the conductor, and carries out what follows.
@@ -690,6 +695,7 @@ impl Core {
             accepted: &self.accepted,
             census: &self.census,
             offered: self.offered,
+            endpoints: self.known.keys().map(|id| (id.clone(), self.endpoint_sets(id))).collect(),
             // Numbers that were given out since the last write never come again.
             next_connection: self.next_connection + CONNECTIONS_AHEAD,
         })?;
@@ -751,9 +757,8 @@ impl Core {
         self.streams.len()
     }
 
-    /// Whether a stream of this sidecar has this number.
-    #[must_use]
-    pub fn endpoint_sets(&self, identity: &str) -> EndpointSets {
+    /// The endpoints that sidecars of a class are to have, by cluster.
+    fn endpoint_sets(&self, identity: &str) -> EndpointSets {
         let known = self.known.get(identity).into_iter().flatten();
         known.map(|(cluster, known)| (cluster.clone(), known.endpoints.clone())).collect()
     }

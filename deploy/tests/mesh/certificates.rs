@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::support::{Backend, Sidecar, World, eventually, on_both_backends};
 
 /// Lives for tests: root, issuer, leaf, operator, and how far clocks may differ.
-const SHORT: [&str; 4] = ["--profile", "dev", "--lives", "20m,10m,16s,5m,1s"];
+const SHORT: [&str; 4] = ["--profile", "dev", "--lives", "20m,10m,16s,16s,1s"];
 
 on_both_backends! {
     fn a_token_is_good_once_in_its_time_for_whom_it_is(backend: Backend) {
@@ -86,7 +86,7 @@ on_both_backends! {
         load.more(20);
         let before = world.push_well(&["ca", "show"]);
         world.push_well(&["ca", "rotate"]);
-        let end = std::time::Instant::now() + Duration::from_secs(110);
+        let end = std::time::Instant::now() + Duration::from_secs(100);
         loop {
             let shown = world.push_well(&["ca", "show"]);
             if shown.contains("steady") && shown.lines().nth(2) != before.lines().nth(2) {

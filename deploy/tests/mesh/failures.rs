@@ -46,6 +46,7 @@ on_both_backends! {
     fn a_damaged_policy_on_disk_is_not_used_and_the_one_before_is(backend: Backend) {
         let mut world = World::new(backend, &["--profile", "dev"]);
         let (_shop, mut web) = world.pair();
+        settled(&world, 1);
         let first = web.running().unwrap().0;
         world.write("shop.yaml", &world.harmless(1));
         eventually("the second is confirmed", || {

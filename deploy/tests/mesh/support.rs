@@ -122,6 +122,43 @@ fn serve(mut stream: TcpStream, name: &str) {
     }
 }
 
+/// Passes bytes on to an address, and takes new connections only while it is open.
+pub struct Forwarder {
+    pub port: u16,
+    open: Arc<AtomicBool>,
+}
+
+impl Forwarder {
+    pub fn new(to: u16) -> Forwarder {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let open = Arc::new(AtomicBool::new(true));
+        let is_open = Arc::clone(&open);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else { return };
+                if is_open.load(Ordering::Relaxed) {
+                    let Ok(other) = TcpStream::connect(("127.0.0.1", to)) else { continue };
+                    for (mut from, mut into) in
+                        [(stream.try_clone(), other.try_clone()), (Ok(other), Ok(stream))]
+                            .map(|(from, into)| (from.unwrap(), into.unwrap()))
+                    {
+                        std::thread::spawn(move || {
+                            let _ = std::io::copy(&mut from, &mut into);
+                            let _ = into.shutdown(std::net::Shutdown::Both);
+                        });
+                    }
+                }
+            }
+        });
+        Forwarder { port, open }
+    }
+
+    pub fn set_open(&self, open: bool) {
+        self.open.store(open, Ordering::Relaxed);
+    }
+}
+
 /// The status and body of `GET /path` with `Host: host` at `address`; an error in words.
 pub fn get(address: SocketAddr, host: &str, path: &str) -> Result<(u16, String), String> {
     let text = |error: std::io::Error| error.to_string();
@@ -382,8 +419,18 @@ impl World {
         self.sidecar_with(node, labels, &token)
     }
 
+    /// Port of the pusher.
+    pub fn listen(&self) -> u16 {
+        self.listen
+    }
+
     pub fn sidecar_with(&self, node: &str, labels: &str, token: &str) -> Sidecar {
-        let (admin, listen, hash) = (free_port(), self.listen, &self.bundle_hash);
+        self.sidecar_through(self.listen, node, labels, token)
+    }
+
+    /// A sidecar that reaches the pusher at port `listen`.
+    pub fn sidecar_through(&self, listen: u16, node: &str, labels: &str, token: &str) -> Sidecar {
+        let (admin, hash) = (free_port(), &self.bundle_hash);
         let config = self.path(&format!("{node}.yaml"));
         fs::write(self.path(&format!("{node}.token")), token).unwrap();
         let text = format!(

@@ -17,7 +17,7 @@ use std::time::Instant;
 use ringway_protocol::{CAPABILITIES, Commit, Running, Stage, State, StateReport, Traffic};
 
 use super::probation::{Lately, Probation, Verdict};
-use super::state::{Boot, Policy, StateDir};
+use super::state::{Boot, CRASHED, Policy, StateDir};
 use super::{Orders, STATES, SharedState};
 use crate::control::status::Status;
 
@@ -72,8 +72,8 @@ impl Policies {
             lately: Lately::default(),
             reports: VecDeque::new(),
         };
-        if let Some((running, reason)) = boot.undone {
-            policies.report(running, State::RolledBack, reason, 0);
+        if let Some(running) = boot.undone {
+            policies.report(running, State::RolledBack, CRASHED.to_owned(), 0);
         }
         match boot.policy {
             Some(policy) if applied => {
@@ -152,7 +152,8 @@ impl Policies {
     /// Checks a policy and keeps it on disk.
     async fn prepare(&self, stage: Stage, running: Running) -> Result<Policy, String> {
         let highest = self.state.with(|state| state.highest());
-        if running.generation <= highest {
+        // The last one may come again: its file may have been lost.
+        if running.generation < highest {
             return Err(format!(
                 "generation {} is stale: {highest} was taken here already",
                 running.generation

@@ -29,6 +29,9 @@ use crate::limits::STATE_FILE_BYTES_MAX;
 /// Policies that are kept.
 const POLICIES_KEPT: usize = 3;
 
+/// Why a policy is not used whose probation the process did not outlive.
+pub const CRASHED: &str = "the process ended while it was on probation";
+
 /// Why the state cannot be used.
 #[derive(Debug, Error)]
 pub enum StateError {
@@ -61,8 +64,8 @@ pub struct Boot {
     pub policy: Option<Policy>,
     /// It has not been confirmed yet.
     pub on_probation: bool,
-    /// A policy that is not used though it was in use last, and why.
-    pub undone: Option<(Running, String)>,
+    /// A policy that is not used though it was in use last: the process ended on its probation.
+    pub undone: Option<Running>,
 }
 
 /// What `record.json` holds.
@@ -146,16 +149,12 @@ impl StateDir {
         let mut boot = Boot::default();
         if let Some(current) = next.current {
             let crashed = next.on_probation && !next.orderly;
-            let kept = if crashed {
-                Err("the process ended while it was on probation".to_owned())
-            } else {
-                self.policy(current)
-            };
+            let kept = if crashed { Err(CRASHED.to_owned()) } else { self.policy(current) };
             match kept {
                 Ok(policy) => boot.policy = Some(policy),
                 Err(reason) => {
                     tracing::error!(hash = %current.hash.short(), "policy not used: {reason}");
-                    boot.undone = Some((current, reason));
+                    boot.undone = crashed.then_some(current);
                     boot.policy = next.previous.and_then(|previous| {
                         let policy = self.policy(previous);
                         policy
