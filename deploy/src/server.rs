@@ -43,20 +43,23 @@ use self::record::RecordFault;
 use self::texts::Texts;
 use crate::ca::{Authority, CaFault, Gate, Issued, Keys, Lives, Phase, Role};
 use crate::cli::files;
+use crate::limits::SIDECARS_MAX;
 use crate::model::Mesh;
 use crate::source::Folder;
 use crate::source::directory::{Directory, read_still};
 use crate::store::{Local, Store, StoreFault};
 use crate::version::PolicyHash;
 
-/// Connections at once, streams of sidecars among them.
-const CONNECTIONS_MAX: usize = 25_000;
+/// Connections at once: a stream and one for reports of each sidecar, and some of operators.
+const CONNECTIONS_MAX: usize = 2 * SIDECARS_MAX + 1000;
 /// Handshakes at once, and how many may begin in a second for each processor.
 const HANDSHAKES_MAX: usize = 64;
 const HANDSHAKES_PER_SECOND: u32 = 200;
-/// How long a handshake and the head of a request may take.
+/// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the head of a request may take, and how long may be between two requests: sidecars
+/// report every 8 to 12 s over one connection, which is to be there for the next one.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the body of a request may take.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that acknowledges nothing for so long is gone (TCP_USER_TIMEOUT).
@@ -227,8 +230,8 @@ impl Pusher {
     /// Ends the streams of those who are denied.
     fn cut_denied(&self, now: UnixTime) {
         let peers = self.core().peers();
-        for (key, id, serial) in peers {
-            if let Err(fault) = self.authority.check_denied(&id, Some(&serial), now) {
+        for (key, peer) in peers {
+            if let Err(fault) = self.authority.check_denied(&peer.id, Some(&peer.serial), now) {
                 tracing::warn!(sidecar = %key, "its stream is ended: {fault}");
                 self.core().cut(&key);
             }
@@ -265,7 +268,7 @@ impl Pusher {
     }
 
     async fn resolve(self: &Arc<Self>) {
-        let names = self.core().names();
+        let names = self.core_work(|core| core.names().clone()).await;
         if names.is_empty() {
             return;
         }
@@ -297,7 +300,20 @@ pub fn run(options: Options) -> Result<(), RunFault> {
     runtime.block_on(serve(options))
 }
 
+/// Raises the soft limit of open descriptors to the hard one: each connection takes one.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of open descriptors stays as it is");
+    }
+    if let Some(maximum) = maximum.filter(|maximum| *maximum < CONNECTIONS_MAX as u64) {
+        tracing::info!(maximum, "fewer connections than {CONNECTIONS_MAX} can be open at once");
+    }
+}
+
 fn open(options: &Options) -> Result<Pusher, RunFault> {
+    raise_descriptors();
     let state = |error| RunFault::State { path: options.state.clone(), error };
     files::make_private_folder(&options.state).map_err(state)?;
     let now = UnixTime::now();

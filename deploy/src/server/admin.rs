@@ -110,7 +110,7 @@ fn core_metrics(core: &super::core::Core) -> String {
     let conductor = core.conductor();
     let fleet = conductor.fleet().summary();
     family(&mut out, "ringway_push_streams", "gauge", "Streams that are open.");
-    let _ = writeln!(out, "ringway_push_streams {}", core.stream_count());
+    let _ = writeln!(out, "ringway_push_streams {}", core.streams().len());
     family(&mut out, "ringway_push_sidecars", "gauge", "Sidecars by where they stand.");
     for (standing, count) in &fleet.standing {
         let standing = serde_json::to_value(standing).unwrap_or_default();
@@ -145,6 +145,6 @@ fn core_metrics(core: &super::core::Core) -> String {
         "counter",
         "Streams ended because the sidecar did not read.",
     );
-    let _ = writeln!(out, "ringway_push_slow_readers_total {}", core.slow_readers);
+    let _ = writeln!(out, "ringway_push_slow_readers_total {}", core.streams().slow_readers);
     out
 }

@@ -8,10 +8,14 @@
 //! # Invariants
 //! - What the conductor decided is written down before it is carried out.
 //! - A policy is sent only after its text was kept.
-//! - A stream whose sidecar does not read is ended: it connects again and says what it has.
+//! - What is equal for many sidecars is worked out once, however many they are: endpoints and the
+//!   frames of a policy for each class, roots for all. A tick looks at nobody who is idle.
 //!
 //! # Not here
-//! Connections and TLS (`http`), certificates (`authority`).
+//! Connections and TLS (`http`), certificates (`authority`), queues of frames (`streams`).
+
+mod sets;
+pub mod streams;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -19,13 +23,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ringway_protocol::{
-    Bundle, Commit, Endpoints, EndpointsState, Frame, Hold, Member, Move, Ping, PolicyHash, Stage,
-};
-use ringway_tls::SpiffeId;
+use ringway_protocol::{Bundle, Commit, Frame, Hold, PolicyHash, Stage};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use self::sets::Sets;
+use self::streams::{Streams, encoded};
 use super::record::{Record, RecordFault};
 use super::texts::{Text, Texts};
 use crate::ca::Peer;
@@ -33,20 +36,13 @@ use crate::compile::{EndpointSets, Options, Policies, compile_all};
 use crate::conductor::{Conductor, ReleaseFault, Stored};
 use crate::diagnostic::Diagnostic;
 use crate::fleet::{ConnectionId, FleetFault, Hello, Report};
-use crate::guard::{self, Census, Held, KnownSets};
+use crate::guard::{self, Census, Held};
 use crate::model::{Accepted, Loaded, Mode, Quarantined, accept};
 use crate::release::{Draft, Outcome, Profile};
 use crate::rollout::{Command, ControlFault, Plan, Waits};
 use crate::source::Folder;
 use crate::store::Store;
 use crate::version::SidecarKey;
-
-/// Frames that wait for one sidecar.
-pub const FRAMES_QUEUED_MAX: usize = 256;
-/// How often a stream hears that the pusher lives.
-const PING_EVERY: Duration = Duration::from_secs(15);
-/// How long the endpoints of a service that vanished all at once are kept.
-const ENDPOINTS_KEPT: Duration = Duration::from_secs(30);
 
 /// What must outlive the pusher.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -72,20 +68,8 @@ struct KeptRef<'a> {
     accepted: &'a Accepted,
     census: &'a Option<Census>,
     offered: Option<PolicyHash>,
-    endpoints: BTreeMap<String, EndpointSets>,
+    endpoints: BTreeMap<&'a str, EndpointSets>,
     next_connection: u64,
-}
-
-/// An open stream.
-struct Live {
-    peer: Peer,
-    connection: ConnectionId,
-    frames: mpsc::Sender<Bytes>,
-    told: EndpointsState,
-    /// The sidecar has been told of endpoints, or has said that it has those.
-    has_endpoints: bool,
-    sequence: u64,
-    pinged: Instant,
 }
 
 /// Policies that are not released yet, and why.
@@ -176,17 +160,25 @@ pub struct Core {
     policies: Policies,
     /// Identity of each workload by name, and back.
     identities: BTreeMap<String, String>,
+    workloads: HashMap<String, String>,
     quarantined: Vec<Quarantined>,
     diagnostics: Vec<Diagnostic>,
     candidate: Option<Candidate>,
-    /// Endpoints of each class, by identity.
-    known: BTreeMap<String, KnownSets>,
-    resolved: HashMap<String, Vec<SocketAddr>>,
-    streams: HashMap<SidecarKey, Live>,
+    sets: Sets,
+    streams: Streams,
+    /// Who has a stream, by the certificate.
+    peers: HashMap<SidecarKey, Peer>,
+    stages: Stages,
     next_connection: u64,
     roots: Roots,
-    /// Streams that were ended because the sidecar did not read.
-    pub slow_readers: u64,
+}
+
+/// The STAGE frames of a rollout, encoded: one for each class, at most as long as all its policies.
+#[derive(Default)]
+struct Stages {
+    /// The release and the generation that they are of.
+    of: (u64, u64),
+    frames: HashMap<PolicyHash, Bytes>,
 }
 
 impl Core {
@@ -203,10 +195,6 @@ impl Core {
         let (record, kept) = Record::open::<Kept>(store, "conductor")?;
         let Kept { conductor, accepted, census, offered, endpoints, next_connection } =
             kept.unwrap_or_default();
-        let known = |sets: EndpointSets| {
-            guard::endpoints(&KnownSets::new(), &sets, Instant::now(), ENDPOINTS_KEPT)
-        };
-        let known = endpoints.into_iter().map(|(identity, sets)| (identity, known(sets)));
         Ok(Core {
             settings,
             conductor: Conductor::restore(conductor, now_ms),
@@ -219,15 +207,16 @@ impl Core {
             census_of_folder: None,
             policies: Policies::default(),
             identities: BTreeMap::new(),
+            workloads: HashMap::new(),
             quarantined: Vec::new(),
             diagnostics: Vec::new(),
             candidate: None,
-            known: known.collect(),
-            resolved: HashMap::new(),
-            streams: HashMap::new(),
+            sets: Sets::of(endpoints),
+            streams: Streams::default(),
+            peers: HashMap::new(),
+            stages: Stages::default(),
             next_connection,
             roots: Roots::default(),
-            slow_readers: 0,
         })
     }
 
@@ -262,6 +251,8 @@ impl Core {
             .iter()
             .map(|(name, object)| (name.clone(), mesh.identity(&object.value)))
             .collect();
+        let back = self.identities.iter().rev().map(|(name, it)| (it.clone(), name.clone()));
+        self.workloads = back.collect();
         (self.accepted, self.diagnostics, self.quarantined) = (accepted, diagnostics, quarantined);
         self.policies = policies;
         let considered = self.consider(now_ms);
@@ -373,8 +364,8 @@ impl Core {
         let profile = ask.profile.unwrap_or(self.settings.profile);
         let back = self.conductor.history().draft_back(to, author).map_err(ReleaseFault::from)?;
         let draft = Draft { profile, ..back };
-        let commands =
-            self.conductor.release_by(self.plan(profile), draft, ask.supersede, now_ms)?;
+        let plan = self.plan(profile);
+        let commands = self.conductor.release_by(plan, draft, ask.supersede, now_ms)?;
         self.carry_out(commands, now_ms)
     }
 
@@ -407,10 +398,11 @@ impl Core {
         if let Err(fault) = self.carry_out(commands, now_ms) {
             tracing::error!("{fault}");
         }
-        if self.known.values().any(|sets| guard::deadline(sets, ENDPOINTS_KEPT).is_some()) {
+        let now = Instant::now();
+        if self.sets.is_due(now) {
             self.spread_endpoints();
         }
-        self.ping(now_ms);
+        self.streams.ping_due(now, now_ms);
     }
 
     /// A sidecar has connected: its number, and what it is told.
@@ -429,26 +421,14 @@ impl Core {
         let epoch = hello.bundle_epoch;
         let commands = self.conductor.hello(key, hello, connection, now_ms)?;
         self.next_connection += 1;
-        let (sender, receiver) = mpsc::channel(FRAMES_QUEUED_MAX);
-        let told = self.endpoints_of(key.identity());
-        // One that has what it should have hears of changes only.
-        let has_endpoints = endpoints == Some(told.hash());
-        let live = Live {
-            peer,
-            connection,
-            frames: sender,
-            told: if has_endpoints { told } else { EndpointsState::default() },
-            has_endpoints,
-            sequence: 0,
-            pinged: Instant::now(),
-        };
-        self.streams.insert(key.clone(), live);
+        let wanted = || self.sets.wanted(key.identity());
+        let receiver = self.streams.open(key, connection, endpoints, wanted);
+        self.peers.insert(key.clone(), peer);
         if epoch != self.roots.epoch {
             self.send(key, &self.bundle());
         }
-        self.tell_endpoints(key);
-        self.send_ping(key, now_ms);
-        if !self.identities.values().any(|identity| identity == key.identity()) {
+        self.streams.ping(key, Instant::now(), now_ms);
+        if !self.workloads.contains_key(key.identity()) {
             let reason = format!("no workload of the mesh has the identity {}", key.identity());
             self.send(key, &Frame::Hold(Hold { reason }));
         }
@@ -460,8 +440,8 @@ impl Core {
 
     /// A stream has ended.
     pub fn goodbye(&mut self, key: &SidecarKey, connection: ConnectionId, now_ms: u64) {
-        if self.streams.get(key).is_some_and(|live| live.connection == connection) {
-            self.streams.remove(key);
+        if self.streams.close(key, connection) {
+            self.peers.remove(key);
         }
         let commands = self.conductor.goodbye(key, connection, now_ms);
         if let Err(fault) = self.carry_out(commands, now_ms) {
@@ -494,24 +474,20 @@ impl Core {
         }
         self.roots = roots;
         let frame = self.bundle();
-        for key in self.keys() {
-            self.send(&key, &frame);
-        }
+        self.streams.send_all(&frame);
         true
     }
 
     /// Who has a stream, by identity and serial number of the certificate.
     #[must_use]
-    pub fn peers(&self) -> Vec<(SidecarKey, SpiffeId, String)> {
-        let streams = self.streams.iter();
-        streams
-            .map(|(key, live)| (key.clone(), live.peer.id.clone(), live.peer.serial.clone()))
-            .collect()
+    pub fn peers(&self) -> Vec<(SidecarKey, Peer)> {
+        self.peers.iter().map(|(key, peer)| (key.clone(), peer.clone())).collect()
     }
 
     /// Ends a stream.
     pub fn cut(&mut self, key: &SidecarKey) {
-        self.streams.remove(key);
+        self.streams.cut(key);
+        self.peers.remove(key);
     }
 
     fn bundle(&self) -> Frame {
@@ -521,47 +497,28 @@ impl Core {
 
     /// Asks everybody to connect anew within `spread`, before the pusher ends.
     pub fn move_all(&mut self, spread: Duration) {
-        for key in self.keys() {
-            let retry_ms = (spread.as_millis() as f64 * fastrand::f64()) as u64;
-            self.send(&key, &Frame::Move(Move { retry_ms, to: None }));
-        }
+        self.streams.move_all(spread);
     }
 
     /// Names of endpoints that have to be looked up.
     #[must_use]
-    pub fn names(&self) -> BTreeSet<String> {
-        let sets = self.policies.classes.values().flat_map(|policy| policy.endpoints.values());
-        let addresses = sets.flatten().map(|endpoint| &endpoint.address);
-        addresses.filter(|address| address.parse::<SocketAddr>().is_err()).cloned().collect()
+    pub fn names(&self) -> &BTreeSet<String> {
+        self.sets.names()
     }
 
     /// Takes what names were found to be; a name without an answer keeps what it had.
     pub fn resolved(&mut self, found: Vec<(String, Vec<SocketAddr>)>) {
-        for (name, addresses) in found {
-            if !addresses.is_empty() {
-                self.resolved.insert(name, addresses);
-            }
-        }
+        self.sets.resolved(found);
         self.spread_endpoints();
     }
 
     /// Looks at the endpoints of every class again, and tells those who are connected.
     fn spread_endpoints(&mut self) {
-        let now = Instant::now();
-        for (name, identity) in &self.identities {
-            let Some(policy) = self.policies.policy(name) else { continue };
-            let known = self.known.remove(identity).unwrap_or_default();
-            let mut next = guard::endpoints(&known, &policy.endpoints, now, ENDPOINTS_KEPT);
-            // Clusters of the policy that still runs somewhere stay until the next is everywhere.
-            if !self.is_settled() {
-                for (cluster, sets) in known {
-                    next.entry(cluster).or_insert(sets);
-                }
-            }
-            self.known.insert(identity.clone(), next);
-        }
-        for key in self.keys() {
-            self.tell_endpoints(&key);
+        // Clusters of the policy that still runs somewhere stay until the next is everywhere.
+        let keeps = !self.is_settled();
+        self.sets.update(&self.identities, &self.policies, keeps, Instant::now());
+        for identity in self.streams.identities() {
+            self.streams.tell(&identity, self.sets.wanted(&identity));
         }
     }
 
@@ -570,61 +527,6 @@ impl Core {
         let history = self.conductor.history();
         let newest = history.entries().last().map(|entry| entry.release.number);
         newest == history.last_good().map(|release| release.number) && self.candidate.is_none()
-    }
-
-    /// The endpoints that sidecars of a class are to have.
-    fn endpoints_of(&self, identity: &str) -> EndpointsState {
-        let mut state = EndpointsState::default();
-        for (cluster, known) in self.known.get(identity).into_iter().flatten() {
-            let members = known.endpoints.iter().flat_map(|endpoint| {
-                let literal = endpoint.address.parse::<SocketAddr>().ok();
-                let resolved = self.resolved.get(&endpoint.address).into_iter().flatten().copied();
-                let addresses: Vec<SocketAddr> = literal.into_iter().chain(resolved).collect();
-                addresses.into_iter().map(|address| Member { address, weight: endpoint.weight })
-            });
-            state.put(cluster, members.collect());
-        }
-        state
-    }
-
-    /// Tells a sidecar what has changed of its endpoints.
-    fn tell_endpoints(&mut self, key: &SidecarKey) {
-        let next = self.endpoints_of(key.identity());
-        let Some(live) = self.streams.get_mut(key) else { return };
-        let changes = live.told.changes_to(&next);
-        if changes.is_empty() && live.has_endpoints {
-            return;
-        }
-        let mut frames = Vec::new();
-        for (cluster, change) in changes {
-            live.sequence += 1;
-            let stale = self.known.get(key.identity()).and_then(|sets| sets.get(&cluster));
-            let stale = stale.is_some_and(|known| known.stale_since.is_some());
-            let sequence = live.sequence;
-            frames.push(Frame::Endpoints(Endpoints { cluster, sequence, change, stale }));
-        }
-        live.told = next;
-        live.has_endpoints = true;
-        for frame in frames {
-            self.send(key, &frame);
-        }
-    }
-
-    fn ping(&mut self, now_ms: u64) {
-        let due = |live: &Live| live.pinged.elapsed() >= PING_EVERY;
-        let keys: Vec<SidecarKey> =
-            self.streams.iter().filter(|(_, live)| due(live)).map(|(key, _)| key.clone()).collect();
-        for key in keys {
-            self.send_ping(&key, now_ms);
-        }
-    }
-
-    fn send_ping(&mut self, key: &SidecarKey, now_ms: u64) {
-        let Some(live) = self.streams.get_mut(key) else { return };
-        live.pinged = Instant::now();
-        let endpoints = live.has_endpoints.then(|| live.told.hash());
-        let ping = Ping { now_ms, stream: live.connection.0, endpoints };
-        self.send(key, &Frame::Ping(ping));
     }
 
     /// Writes the state down, then sends what the commands say.
@@ -664,17 +566,34 @@ impl Core {
     }
 
     fn send_stage(&mut self, key: &SidecarKey, generation: u64, hash: PolicyHash) {
-        let Some(text) = self.texts.get(&hash) else {
-            tracing::error!(hash = %hash.short(), "the text of a policy is missing");
-            return;
-        };
+        if let Some(bytes) = self.stage(generation, hash) {
+            self.streams.send(key, bytes);
+        }
+    }
+
+    /// The STAGE frame of a policy, encoded for the first who gets it.
+    fn stage(&mut self, generation: u64, hash: PolicyHash) -> Option<Bytes> {
         let release = self.conductor.history().entries().last();
         let release = release.map_or(0, |entry| entry.release.number);
+        if self.stages.of != (release, generation) {
+            self.stages = Stages { of: (release, generation), frames: HashMap::new() };
+        }
+        if let Some(bytes) = self.stages.frames.get(&hash) {
+            return Some(bytes.clone());
+        }
+        let Some(text) = self.texts.get(&hash) else {
+            tracing::error!(hash = %hash.short(), "the text of a policy is missing");
+            return None;
+        };
         let (requires, policy) = (text.requires.clone(), text.policy.clone());
-        self.send(key, &Frame::Stage(Stage { generation, hash, release, requires, policy }));
+        let frame = Frame::Stage(Stage { generation, hash, release, requires, policy });
+        let bytes = encoded(&frame)?;
+        self.stages.frames.insert(hash, bytes.clone());
+        Some(bytes)
     }
 
     fn forget_texts(&mut self) {
+        self.stages = Stages::default();
         let releases = self.conductor.history().entries().iter().map(|entry| &entry.release);
         let mut named: BTreeSet<PolicyHash> =
             releases.flat_map(|release| release.classes.values().copied()).collect();
@@ -695,7 +614,7 @@ impl Core {
             accepted: &self.accepted,
             census: &self.census,
             offered: self.offered,
-            endpoints: self.known.keys().map(|id| (id.clone(), self.endpoint_sets(id))).collect(),
+            endpoints: self.sets.kept(),
             // Numbers that were given out since the last write never come again.
             next_connection: self.next_connection + CONNECTIONS_AHEAD,
         })?;
@@ -703,26 +622,10 @@ impl Core {
         Ok(())
     }
 
-    fn keys(&self) -> Vec<SidecarKey> {
-        self.streams.keys().cloned().collect()
-    }
-
-    /// Sends a frame, if the sidecar is connected. One that does not read is cut off.
+    /// Sends a frame, if the sidecar is connected.
     fn send(&mut self, key: &SidecarKey, frame: &Frame) {
-        let Some(live) = self.streams.get(key) else { return };
-        let Some(bytes) = frame.encode() else {
-            tracing::error!(sidecar = %key, "a {} frame is longer than may be sent", frame.kind());
-            return;
-        };
-        match live.frames.try_send(bytes.into()) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                tracing::warn!(sidecar = %key, "does not read, its stream is ended");
-                self.slow_readers += 1;
-                self.streams.remove(key);
-            }
-            // Its goodbye is on the way.
-            Err(mpsc::error::TrySendError::Closed(_)) => {}
+        if let Some(bytes) = encoded(frame) {
+            self.streams.send(key, bytes);
         }
     }
 
@@ -747,20 +650,13 @@ impl Core {
     /// Workloads by their identity.
     #[must_use]
     pub fn workload_of(&self, identity: &str) -> Option<&str> {
-        let found = self.identities.iter().find(|(_, known)| *known == identity);
-        found.map(|(name, _)| name.as_str())
+        self.workloads.get(identity).map(String::as_str)
     }
 
     /// Streams that are open.
     #[must_use]
-    pub fn stream_count(&self) -> usize {
-        self.streams.len()
-    }
-
-    /// The endpoints that sidecars of a class are to have, by cluster.
-    fn endpoint_sets(&self, identity: &str) -> EndpointSets {
-        let known = self.known.get(identity).into_iter().flatten();
-        known.map(|(cluster, known)| (cluster.clone(), known.endpoints.clone())).collect()
+    pub fn streams(&self) -> &Streams {
+        &self.streams
     }
 }
 

@@ -53,7 +53,7 @@ impl Fault {
         Fault { status, code, message: message.into(), retry_after_s: None }
     }
 
-    fn bad(code: &'static str, message: impl ToString) -> Fault {
+    fn bad(code: &'static str, message: &impl ToString) -> Fault {
         Fault::new(StatusCode::BAD_REQUEST, code, message.to_string())
     }
 
@@ -73,8 +73,8 @@ impl From<CaFault> for Fault {
             CaFault::Refused(refusal) => {
                 Fault::new(StatusCode::FORBIDDEN, refusal.word(), refusal.to_string())
             }
-            CaFault::Input(text) => Fault::bad("input", text),
-            CaFault::Full { .. } => Fault::bad("full", fault),
+            CaFault::Input(text) => Fault::bad("input", &text),
+            CaFault::Full { .. } => Fault::bad("full", &fault),
             CaFault::TooLate => Fault::new(StatusCode::CONFLICT, "too_late", fault.to_string()),
             fault => {
                 tracing::error!("{fault}");
@@ -191,9 +191,9 @@ pub async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, 
     let whole = whole.map_err(|_| {
         Fault::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the message did not arrive in time")
     })?;
-    let bytes = whole.map_err(|error| Fault::bad("body", error))?.to_bytes();
+    let bytes = whole.map_err(|error| Fault::bad("body", &error))?.to_bytes();
     let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-    serde_json::from_slice(bytes).map_err(|error| Fault::bad("body", error))
+    serde_json::from_slice(bytes).map_err(|error| Fault::bad("body", &error))
 }
 
 /// An answer of JSON.
@@ -216,7 +216,7 @@ pub fn no_content() -> Response<Payload> {
 
 async fn join(pusher: Arc<Pusher>, join: Join) -> Result<Response<Payload>, Fault> {
     let asked = join.identity.as_deref().map(SpiffeId::parse).transpose();
-    let asked = asked.map_err(|fault| Fault::bad("identity", fault))?;
+    let asked = asked.map_err(|fault| Fault::bad("identity", &fault))?;
     let node = join.node.clone();
     let issued = pusher
         .authority_work(move |authority| {
@@ -260,14 +260,14 @@ fn joined(pusher: &Pusher, issued: Issued) -> Joined {
 }
 
 fn sidecar(peer: &Peer, node: &str) -> Result<SidecarKey, Fault> {
-    SidecarKey::new(peer.id.as_str(), node).map_err(|error| Fault::bad("node", error))
+    SidecarKey::new(peer.id.as_str(), node).map_err(|error| Fault::bad("node", &error))
 }
 
 async fn stream(pusher: Arc<Pusher>, peer: Peer, query: &str) -> Result<Response<Payload>, Fault> {
-    let hello = Hello::from_query(query).map_err(|error| Fault::bad("query", error))?;
+    let hello = Hello::from_query(query).map_err(|error| Fault::bad("query", &error))?;
     let key = sidecar(&peer, hello.node.as_str())?;
     let endpoints = hello.endpoints;
-    let told = hello_of(hello, &peer);
+    let told = hello_of(&hello, &peer);
     let opened = pusher
         .core_work({
             let key = key.clone();
@@ -282,7 +282,7 @@ async fn stream(pusher: Arc<Pusher>, peer: Peer, query: &str) -> Result<Response
     Ok(response)
 }
 
-fn hello_of(hello: Hello, peer: &Peer) -> fleet::Hello {
+fn hello_of(hello: &Hello, peer: &Peer) -> fleet::Hello {
     let running = hello.running.map(|running| fleet::Running {
         version: Version { generation: running.generation, hash: running.hash },
         confirmed: !hello.on_probation,

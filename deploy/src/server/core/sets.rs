@@ -1,0 +1,127 @@
+//! Where the services are, for each class of sidecars: what the folder says, guarded, with names
+//! looked up.
+//!
+//! # Invariants
+//! - Endpoints that vanished all at once are kept for [`ENDPOINTS_KEPT`] and marked.
+//! - A name that was found once keeps what it had while it is not found.
+//!
+//! # Not here
+//! Who is told of a change (`streams`), the look-up of names.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use ringway_protocol::Member;
+
+use super::streams::Wanted;
+use crate::compile::{EndpointSets, Policies};
+use crate::guard::{self, KnownSets};
+
+/// How long the endpoints of a service that vanished all at once are kept.
+const ENDPOINTS_KEPT: Duration = Duration::from_secs(30);
+
+/// The endpoints of all classes.
+#[derive(Debug, Default)]
+pub(super) struct Sets {
+    /// By identity.
+    known: BTreeMap<String, KnownSets>,
+    /// When some that are kept although they vanished are to go.
+    kept_until: Option<Instant>,
+    /// Addresses that are names.
+    names: BTreeSet<String>,
+    resolved: HashMap<String, Vec<SocketAddr>>,
+}
+
+impl Sets {
+    /// What was known when the state was written last, by identity.
+    pub(super) fn of(kept: BTreeMap<String, EndpointSets>) -> Sets {
+        let known = |sets: EndpointSets| {
+            guard::endpoints(&KnownSets::new(), &sets, Instant::now(), ENDPOINTS_KEPT)
+        };
+        let known = kept.into_iter().map(|(identity, sets)| (identity, known(sets)));
+        Sets { known: known.collect(), ..Sets::default() }
+    }
+
+    /// What is known, by identity, to be written down.
+    pub(super) fn kept(&self) -> BTreeMap<&str, EndpointSets> {
+        let sets = |known: &KnownSets| {
+            known.iter().map(|(name, known)| (name.clone(), known.endpoints.clone())).collect()
+        };
+        self.known.iter().map(|(identity, known)| (identity.as_str(), sets(known))).collect()
+    }
+
+    /// Takes what the policies of workloads, by name with their identities, say at `now`. With
+    /// `keeps`, clusters that no policy has any more stay: an older one still runs somewhere.
+    pub(super) fn update(
+        &mut self,
+        identities: &BTreeMap<String, String>,
+        policies: &Policies,
+        keeps: bool,
+        now: Instant,
+    ) {
+        for (name, identity) in identities {
+            let Some(policy) = policies.policy(name) else { continue };
+            let known = self.known.remove(identity).unwrap_or_default();
+            let mut next = guard::endpoints(&known, &policy.endpoints, now, ENDPOINTS_KEPT);
+            if keeps {
+                for (cluster, sets) in known {
+                    next.entry(cluster).or_insert(sets);
+                }
+            }
+            self.known.insert(identity.clone(), next);
+        }
+        let deadlines = self.known.values().filter_map(|it| guard::deadline(it, ENDPOINTS_KEPT));
+        self.kept_until = deadlines.min();
+        let sets = policies.classes.values().flat_map(|policy| policy.endpoints.values());
+        let addresses = sets.flatten().map(|endpoint| &endpoint.address);
+        let names = addresses.filter(|address| address.parse::<SocketAddr>().is_err());
+        self.names = names.cloned().collect();
+    }
+
+    /// Whether [`Sets::update`] has something to do although nothing was said.
+    #[must_use]
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.kept_until.is_some_and(|until| now >= until)
+    }
+
+    /// Names of endpoints that have to be looked up.
+    #[must_use]
+    pub(super) fn names(&self) -> &BTreeSet<String> {
+        &self.names
+    }
+
+    /// Takes what names were found to be.
+    pub(super) fn resolved(&mut self, found: Vec<(String, Vec<SocketAddr>)>) {
+        for (name, addresses) in found {
+            if !addresses.is_empty() {
+                self.resolved.insert(name, addresses);
+            }
+        }
+        self.resolved.retain(|name, _| self.names.contains(name));
+    }
+
+    /// The endpoints that sidecars of an identity are to have.
+    #[must_use]
+    pub(super) fn wanted(&self, identity: &str) -> Wanted {
+        let mut wanted = Wanted::default();
+        for (cluster, known) in self.known.get(identity).into_iter().flatten() {
+            let mut members = Vec::with_capacity(known.endpoints.len());
+            for endpoint in &known.endpoints {
+                let weight = endpoint.weight;
+                match endpoint.address.parse::<SocketAddr>() {
+                    Ok(address) => members.push(Member { address, weight }),
+                    Err(_) => {
+                        let found = self.resolved.get(&endpoint.address).into_iter().flatten();
+                        members.extend(found.map(|address| Member { address: *address, weight }));
+                    }
+                }
+            }
+            wanted.state.put(cluster, members);
+            if known.stale_since.is_some() {
+                wanted.stale.insert(cluster.clone());
+            }
+        }
+        wanted
+    }
+}
