@@ -115,7 +115,7 @@ pub struct Bundle {
     pub revocations: String,
 }
 
-/// The pusher lives. It comes every 15 s, and first on a stream.
+/// The pusher lives. It comes every 15 s, and on a new stream once the endpoints are told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ping {
     /// Time of the pusher, ms since 1970.

@@ -86,7 +86,8 @@ impl Directory {
         directory
     }
 
-    /// Waits for the folder to differ from what was given last; at first it is given at once.
+    /// Waits for the folder to differ from what was given last; at first it is given at once. To be
+    /// waited for to its end: a change whose wait is given up midway may be lost.
     ///
     /// # Errors
     /// It cannot be read, or is never still. The same error is given once.
