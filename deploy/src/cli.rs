@@ -53,8 +53,8 @@ struct Cli {
 enum Command {
     /// Run the pusher: read a folder, issue certificates, tell sidecars what to do.
     ///
-    /// Until SIGTERM. The folder is watched; what it says is checked, staged on all sidecars, applied
-    /// step by step and undone by itself if it does harm.
+    /// Until SIGTERM. The folder is watched; what it says is checked, staged on all sidecars,
+    /// applied step by step and undone by itself if it does harm.
     Run(run::Args),
     /// Show what every sidecar runs, and how the rollout stands.
     ///

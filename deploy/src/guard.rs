@@ -104,8 +104,8 @@ pub struct Held {
 /// Compares what was released last with what is to be released.
 ///
 /// # Errors
-/// More than [`GONE_MIN`] and more than [`GONE_PERCENT`] per cent of something would be gone, or all
-/// of two or more services or workloads.
+/// More than [`GONE_MIN`] and more than [`GONE_PERCENT`] per cent of something would be gone, or
+/// all of two or more services or workloads.
 pub fn compare(before: &Census, after: &Census) -> Result<(), Held> {
     let pairs = [
         (What::Services, &before.services, &after.services),

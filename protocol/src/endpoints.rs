@@ -115,8 +115,8 @@ impl EndpointsState {
         EndpointsHash(PolicyHash::of(&serde_json::to_string(&self.clusters).unwrap_or_default()))
     }
 
-    /// Applies a frame. `sequence` is the number of the last one on this stream, 0 before the first,
-    /// and becomes that of this one.
+    /// Applies a frame. `sequence` is the number of the last one on this stream, 0 before the
+    /// first, and becomes that of this one.
     ///
     /// # Errors
     /// [`OutOfStep`]; nothing has changed then.

@@ -492,8 +492,8 @@ pub struct ClusterConfig {
     pub name: String,
     /// Its members. At most [`ENDPOINTS_MAX`](crate::limits::ENDPOINTS_MAX).
     pub endpoints: Vec<EndpointConfig>,
-    /// `file` or `pushed`: where its endpoints come from. Default `file`. `pushed` is written by the
-    /// pusher; there are none until it says so, and `endpoints` are refused.
+    /// `file` or `pushed`: where its endpoints come from. Default `file`. `pushed` is written by
+    /// the pusher; there are none until it says so, and `endpoints` are refused.
     #[serde(skip_serializing_if = "is_default")]
     pub discovery: Discovery,
     /// `least_request` or `round_robin`. Default `least_request`.

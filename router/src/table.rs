@@ -317,8 +317,8 @@ impl Table {
         self.control.as_deref()
     }
 
-    /// The same decisions in the process that `own` describes: its admin address, drain and pusher. The
-    /// hash stays: it names the decisions.
+    /// The same decisions in the process that `own` describes: its admin address, drain and pusher.
+    /// The hash stays: it names the decisions.
     #[must_use]
     pub fn in_process_of(self, own: &Table) -> Table {
         Table { admin: own.admin, control: own.control.clone(), drain: own.drain, ..self }

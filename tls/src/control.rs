@@ -40,8 +40,8 @@ pub fn client(
     Ok(Arc::new(config))
 }
 
-/// A client that has no certificate and knows no bundle: it believes a server whose chain holds, and
-/// leads to, the root with the hash `root_sha256`, and whose identity has the path `path`.
+/// A client that has no certificate and knows no bundle: it believes a server whose chain holds,
+/// and leads to, the root with the hash `root_sha256`, and whose identity has the path `path`.
 ///
 /// # Errors
 /// [`BuildFault`].

@@ -1,5 +1,5 @@
-//! The commands of the authority: the same on the folder of a pusher that does not run and, over the
-//! network, for one that does.
+//! The commands of the authority: the same on the folder of a pusher that does not run and, over
+//! the network, for one that does.
 
 use std::path::PathBuf;
 use std::time::Duration;

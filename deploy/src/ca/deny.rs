@@ -180,8 +180,8 @@ impl Authority {
         Ok(())
     }
 
-    /// The CRLs of today: of the issuer that signs, and of others that have something to revoke. They
-    /// go with the bundle, which so has one always.
+    /// The CRLs of today: of the issuer that signs, and of others that have something to revoke.
+    /// They go with the bundle, which so has one always.
     ///
     /// # Errors
     /// [`CaFault::Full`] if one would have too many entries; what the store and the keys say.

@@ -134,7 +134,8 @@ pub(super) fn rollout(args: &RolloutArgs) -> ExitCode {
     ended(asked, "done")
 }
 
-/// Shows how everything stands. Exits with 1 if something failed, was halted, is held or quarantined.
+/// Shows how everything stands. Exits with 1 if something failed, was halted, is held or
+/// quarantined.
 pub(super) fn status(args: &ShowArgs) -> ExitCode {
     shown(args, "/v1/status", |status| {
         let well = status["fleet"]["failures"].as_array().is_none_or(Vec::is_empty)

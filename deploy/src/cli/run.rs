@@ -50,8 +50,8 @@ pub(super) struct Args {
     /// Where metrics and the fleet page are, in plaintext.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7480")]
     admin: SocketAddr,
-    /// What the pusher is called, a DNS name or an address, for those who check names, such as curl;
-    /// may be given several times.
+    /// What the pusher is called, a DNS name or an address, for those who check names, such as
+    /// curl; may be given several times.
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
     /// How changes of the folder are rolled out.

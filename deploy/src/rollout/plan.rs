@@ -84,8 +84,8 @@ impl Plan {
         Plan::with_waits(profile, Waits::default())
     }
 
-    /// The plan of a profile with these waits, longer ones cut to [`WAIT_MS_MAX`]; a profile that does
-    /// not wait does not wait for them either.
+    /// The plan of a profile with these waits, longer ones cut to [`WAIT_MS_MAX`]; a profile that
+    /// does not wait does not wait for them either.
     #[must_use]
     pub fn with_waits(profile: Profile, waits: Waits) -> Plan {
         let Waits { stage_ms, probation_ms, bake_ms, missing_ms } = waits;

@@ -14,6 +14,8 @@
 //! # Not here
 //! Connections and TLS (`http`), certificates (`authority`), queues of frames (`streams`).
 
+mod ask;
+mod kept;
 mod sets;
 pub mod streams;
 
@@ -24,53 +26,26 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringway_protocol::{Bundle, Commit, Frame, Hold, PolicyHash, Stage};
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+pub use self::ask::{Ask, AskFault, Settings};
+use self::kept::{Kept, KeptRef};
 use self::sets::Sets;
 use self::streams::{Streams, encoded};
 use super::record::{Record, RecordFault};
 use super::texts::{Text, Texts};
 use crate::ca::Peer;
-use crate::compile::{EndpointSets, Options, Policies, compile_all};
-use crate::conductor::{Conductor, ReleaseFault, Stored};
+use crate::compile::{Options, Policies, compile_all};
+use crate::conductor::{Conductor, ReleaseFault};
 use crate::diagnostic::Diagnostic;
 use crate::fleet::{ConnectionId, FleetFault, Hello, Report};
 use crate::guard::{self, Census, Held};
-use crate::model::{Accepted, Loaded, Mode, Quarantined, accept};
+use crate::model::{Accepted, Loaded, Quarantined, accept};
 use crate::release::{Draft, Outcome, Profile};
-use crate::rollout::{Command, ControlFault, Plan, Waits};
+use crate::rollout::{Command, ControlFault, Plan};
 use crate::source::Folder;
 use crate::store::Store;
 use crate::version::SidecarKey;
-
-/// What must outlive the pusher.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Kept {
-    conductor: Stored,
-    accepted: Accepted,
-    /// Of the mesh that was released last.
-    census: Option<Census>,
-    /// What the folder said when it was released last: it is not released by itself again, though it
-    /// was undone or rolled back since.
-    offered: Option<PolicyHash>,
-    /// Endpoints by identity, for policies that run and that the folder has no more.
-    #[serde(default)]
-    endpoints: BTreeMap<String, EndpointSets>,
-    /// Number of the next stream.
-    next_connection: u64,
-}
-
-/// What is not the record but its parts, so that writing needs no copies.
-#[derive(Serialize)]
-struct KeptRef<'a> {
-    conductor: &'a Stored,
-    accepted: &'a Accepted,
-    census: &'a Option<Census>,
-    offered: Option<PolicyHash>,
-    endpoints: BTreeMap<&'a str, EndpointSets>,
-    next_connection: u64,
-}
 
 /// Policies that are not released yet, and why.
 #[derive(Debug, Clone)]
@@ -85,53 +60,6 @@ impl Candidate {
     fn hash(&self) -> PolicyHash {
         PolicyHash::of(&serde_json::to_string(&self.classes).unwrap_or_default())
     }
-}
-
-/// How the pusher is set up.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// How releases of the folder are rolled out.
-    pub profile: Profile,
-    /// How long rollouts wait for what.
-    pub waits: Waits,
-    /// Whether a change of the folder waits for somebody to release it.
-    pub manual: bool,
-    /// What is done about bad objects.
-    pub mode: Mode,
-}
-
-/// What an operator asks of a release.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Ask {
-    /// Why, for the history.
-    pub message: String,
-    /// Releases although a guard holds it.
-    pub force: bool,
-    /// Takes the place of a rollout that is under way.
-    pub supersede: bool,
-    /// How it is rolled out; as the pusher is set up if absent.
-    pub profile: Option<Profile>,
-}
-
-/// Why there is no release.
-#[derive(Debug, thiserror::Error)]
-pub enum AskFault {
-    /// Nothing differs from what was released last.
-    #[error("there is nothing to release: the folder is as it was released")]
-    Nothing,
-    /// A guard holds it.
-    #[error("held: {0}; `--force` releases it nevertheless")]
-    Held(Held),
-    /// The rollout.
-    #[error(transparent)]
-    Release(#[from] ReleaseFault),
-    /// The state cannot be written: nothing was sent.
-    #[error("the state cannot be written: {0}")]
-    Record(#[from] RecordFault),
-    /// Nothing to pause, resume or abort.
-    #[error(transparent)]
-    Control(#[from] ControlFault),
 }
 
 /// The roots and revocations that sidecars have to have.

@@ -1,5 +1,5 @@
-//! The pusher's own certificate, and what TLS with it is made of: replaced as roots, revocations and
-//! the certificate itself change, without a connection noticing.
+//! The pusher's own certificate, and what TLS with it is made of: replaced as roots, revocations
+//! and the certificate itself change, without a connection noticing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,5 +1,5 @@
-//! The texts of policies by their hashes, on disk: what a release names must be there for as long as
-//! it can be rolled out or back to.
+//! The texts of policies by their hashes, on disk: what a release names must be there for as long
+//! as it can be rolled out or back to.
 //!
 //! # Invariants
 //! - A file is written whole or not at all, and its name is the hash of its bytes.

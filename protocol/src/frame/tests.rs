@@ -1,3 +1,5 @@
+//! Messages and frames of the protocol, cut everywhere and made of anything.
+
 use proptest::prelude::*;
 
 use super::*;

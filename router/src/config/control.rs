@@ -22,8 +22,8 @@ pub struct ControlConfig {
     /// front; `ringway-push ca show` prints it. Required: the pusher must prove to be of that mesh
     /// before it gets the token.
     pub bundle_hash: String,
-    /// File of the token to join with. Read only while there is no valid certificate. Default: none;
-    /// then a certificate must be in `state_dir` already.
+    /// File of the token to join with. Read only while there is no valid certificate. Default:
+    /// none; then a certificate must be in `state_dir` already.
     #[serde(skip_serializing_if = "is_default")]
     pub token_file: Option<String>,
     /// Folder of what outlives the process: key and certificate, the last policies, endpoints.

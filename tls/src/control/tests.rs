@@ -1,3 +1,5 @@
+//! Clients and servers of control threads, met in memory.
+
 use std::io::Write;
 
 use rcgen::date_time_ymd;

@@ -1,4 +1,5 @@
-//! The sidecar's own key and certificate: made here, signed by the pusher, kept in the state folder.
+//! The sidecar's own key and certificate: made here, signed by the pusher, kept in the state
+//! folder.
 //!
 //! # Invariants
 //! - A key never leaves the process but to its own disk; every certificate has a new one.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! STAGE ─▶ checked, kept on disk ─▶ staged ─ COMMIT ─▶ recorded, applied ─▶ watched ─┬▶ confirmed
-//!             └─▶ rejected                       └─▶ rejected                        └▶ rolled back
+//!             └─▶ rejected                       └─▶ rejected                        └▶ undone
 //! ```
 //!
 //! # Invariants
@@ -242,8 +242,8 @@ impl Policies {
         self.show();
     }
 
-    /// What the last process ran is tried again for as long as it cannot be applied: its certificate
-    /// may have expired, or its port be taken for a moment.
+    /// What the last process ran is tried again for as long as it cannot be applied: its
+    /// certificate may have expired, or its port be taken for a moment.
     async fn try_waiting(&mut self) {
         let Some(policy) = self.waiting.clone() else { return };
         if self.orders.apply(Some(policy.clone())).await.is_ok() {

@@ -14,22 +14,24 @@
 //! - One stream, one report and one renewal at a time.
 //! - Whatever fails is tried again later and by chance, so that a fleet does not move in step.
 
+mod renewal;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ringway_protocol::limits::STATES_MAX;
 use ringway_protocol::{
-    CAPABILITIES, CertificateState, EndpointsState, Frame, Hello, Join, Joined, Name, Ping, Renew,
-    Report, Traffic,
+    CAPABILITIES, CertificateState, EndpointsState, Frame, Hello, Name, Ping, Report, Traffic,
 };
 use ringway_stats::clock::now_ns;
 use ringway_tls::{SpiffeId, UnixTime};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use self::renewal::Renewed;
 use super::connection::{Connection, FrameStream, PushError, Target};
-use super::identity::{Identity, IdentityError, Request};
+use super::identity::Identity;
 use super::policies::Policies;
 use super::state::Boot;
 use super::{Orders, PUSHER_PATH, Settings, SharedState};
@@ -50,21 +52,14 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A stream that lived for so long resets the backoff.
 const STEADY: Duration = Duration::from_secs(30);
 
-/// What a report came to: how many states it said, and the connection for the next one.
-type Reported = (usize, Result<Connection, PushError>);
-
-/// A certificate that was asked for.
-type Renewed = Result<(Request, Joined), RenewError>;
-
-/// Why there is no new certificate.
-#[derive(Debug, thiserror::Error)]
-enum RenewError {
-    #[error("{0}")]
-    Push(#[from] PushError),
-    #[error("{0}")]
-    Identity(#[from] IdentityError),
-    #[error("the token cannot be read: {0}")]
-    Token(String),
+/// What a report came to.
+struct Reported {
+    /// How many states it said.
+    count: usize,
+    /// As [`Session::era`] when it was sent.
+    era: u64,
+    /// The connection for the next one.
+    sent: Result<Connection, PushError>,
 }
 
 /// What doubles with every failure.
@@ -109,6 +104,9 @@ pub struct Session {
     connect_backoff: Backoff,
     reporting: Option<JoinHandle<Reported>>,
     report_connection: Option<Connection>,
+    /// Counts the times from which on connections must be new: what is in use since must be able to
+    /// reach the pusher by itself.
+    era: u64,
     report_at: Instant,
     renewing: Option<JoinHandle<Renewed>>,
     renew_at: Option<Instant>,
@@ -229,6 +227,7 @@ impl Session {
             connect_backoff: Backoff::new(BACKOFF),
             reporting: None,
             report_connection: None,
+            era: 0,
             report_at: now,
             renewing: None,
             renew_at: None,
@@ -256,7 +255,7 @@ impl Session {
                     Ok(frames) => self.opened(frames),
                     Err(error) => self.broken(&error),
                 },
-                Some((count, sent)) = finished(&mut self.reporting) => self.sent(count, sent),
+                Some(reported) = finished(&mut self.reporting) => self.sent(reported),
                 Some(renewed) = finished(&mut self.renewing) => self.renewed(renewed).await,
             }
         }
@@ -346,8 +345,7 @@ impl Session {
             Frame::Commit(commit) => {
                 let (traffic, reachable) = (traffic(&self.shared), self.reachable());
                 self.policies.commit(commit, traffic, now_ms(), reachable).await;
-                // What is in use now must be able to reach the pusher by itself.
-                self.report_connection = None;
+                self.begin_era();
             }
             Frame::Endpoints(endpoints) => self.take_endpoints(endpoints).await,
             Frame::Bundle(bundle) => self.take_bundle(&bundle).await,
@@ -417,25 +415,6 @@ impl Session {
         self.disconnected(why.to_owned());
     }
 
-    async fn take_bundle(&mut self, bundle: &ringway_protocol::Bundle) {
-        let Some(identity) = &self.identity else { return };
-        let taken = self.state.with(|state| identity.with_bundle(state, bundle, UnixTime::now()));
-        match taken {
-            Ok(identity) => {
-                tracing::info!(epoch = bundle.epoch, "roots and revocations taken");
-                self.identity = Some(identity);
-                self.report_connection = None;
-                self.report_at = Instant::now();
-                self.show_identity();
-                self.orders.credentials().await;
-            }
-            Err(error) => {
-                tracing::error!(epoch = bundle.epoch, "roots refused, the old ones stay: {error}");
-                self.status.update_push(|push| push.renewal_problem = Some(error.to_string()));
-            }
-        }
-    }
-
     async fn look(&mut self) {
         self.policies.look(now_ms(), traffic(&self.shared)).await;
         let now = Instant::now();
@@ -478,16 +457,27 @@ impl Session {
         self.report_at = Instant::now() + jittered(REPORT_INTERVAL);
         let kept = self.report_connection.take();
         let count = report.states.len();
-        self.reporting =
-            Some(tokio::spawn(async move { (count, send(target, kept, report).await) }));
+        let era = self.era;
+        self.reporting = Some(tokio::spawn(async move {
+            Reported { count, era, sent: send(target, kept, report).await }
+        }));
     }
 
-    fn sent(&mut self, count: usize, sent: Result<Connection, PushError>) {
+    /// From now on only new connections count.
+    fn begin_era(&mut self) {
+        self.era += 1;
+        self.report_connection = None;
+    }
+
+    fn sent(&mut self, reported: Reported) {
+        let Reported { count, era, sent } = reported;
         match sent {
             Ok(connection) => {
                 self.policies.reported(count);
-                self.policies.reached();
-                self.report_connection = Some(connection);
+                if era == self.era {
+                    self.policies.reached();
+                    self.report_connection = Some(connection);
+                }
             }
             Err(error) => {
                 let least = error.retry_after().unwrap_or(LOOK_INTERVAL);
@@ -495,84 +485,6 @@ impl Session {
                 tracing::warn!("a report was not taken: {error}");
             }
         }
-    }
-
-    fn is_renewal_due(&self, now: Instant) -> bool {
-        if self.renewing.is_some() || self.renew_at.is_some_and(|at| now < at) {
-            return false;
-        }
-        let now_s = UnixTime::now().as_secs();
-        self.identity.as_ref().is_none_or(|identity| now_s >= identity.renew_at_s())
-    }
-
-    /// Asks for a certificate: by the one in use, or by the token while there is none.
-    fn renew(&mut self) {
-        let target = self.target();
-        let settings = self.settings.clone();
-        self.renewing = Some(tokio::spawn(async move {
-            match target {
-                Some(target) => renew(target).await,
-                None => join(settings).await,
-            }
-        }));
-    }
-
-    async fn renewed(&mut self, renewed: Renewed) {
-        let taken = renewed.map_err(|error| error.to_string()).and_then(|(request, answer)| {
-            let take = |state: &mut super::state::StateDir| {
-                Identity::take(state, &request, &answer, UnixTime::now())
-            };
-            self.state.with(take).map_err(|error| error.to_string())
-        });
-        match taken {
-            Ok(identity) => {
-                let id = identity.id().map(ToString::to_string).unwrap_or_default();
-                tracing::info!(identity = id, until = identity.not_after_s(), "certificate taken");
-                let first = self.identity.replace(identity).is_none();
-                self.renew_at = None;
-                self.renew_backoff = Backoff::new(RENEW_BACKOFF);
-                self.report_connection = None;
-                self.report_at = Instant::now();
-                if first {
-                    self.connect_at = Instant::now();
-                }
-                self.status.update_push(|push| {
-                    push.renewals += 1;
-                    push.renewal_problem = None;
-                });
-                self.show_identity();
-                self.orders.credentials().await;
-            }
-            Err(error) => {
-                let valid = self.target().is_some();
-                // Without a certificate nothing works: tried as often as a connection.
-                let backoff =
-                    if valid { &mut self.renew_backoff } else { &mut self.connect_backoff };
-                let delay = backoff.next(None);
-                self.renew_at = Some(Instant::now() + delay);
-                tracing::error!(again_in = ?delay, "no new certificate: {error}");
-                self.status.update_push(|push| {
-                    push.renewal_failures += 1;
-                    push.renewal_problem = Some(error.clone());
-                    if !valid {
-                        push.problem = Some(error);
-                    }
-                });
-            }
-        }
-    }
-
-    fn show_identity(&self) {
-        let identity = self.identity.as_ref();
-        self.status.update_push(|push| {
-            push.address.clone_from(&self.settings.address);
-            push.node = self.settings.node.to_string();
-            push.identity = identity
-                .and_then(|identity| identity.id())
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            push.epoch = identity.map_or(0, Identity::epoch);
-        });
     }
 }
 
@@ -596,35 +508,6 @@ async fn send(
         }
         Err(error) => Err(error),
     }
-}
-
-async fn renew(target: Target) -> Renewed {
-    let request = Request::new()?;
-    let message = Renew { csr: request.csr.clone() };
-    let answer = target.connect().await?.post("/v1/renew", &message).await?;
-    Ok((request, answer))
-}
-
-async fn join(settings: Settings) -> Renewed {
-    let Some(file) = &settings.token_file else {
-        let missing =
-            "there is no valid certificate in state_dir, and the file names no token_file";
-        return Err(RenewError::Token(missing.to_owned()));
-    };
-    let token = std::fs::read_to_string(file)
-        .map_err(|error| RenewError::Token(format!("{}: {error}", file.display())))?;
-    let request = Request::new()?;
-    let message = Join {
-        token: token.trim().to_owned(),
-        csr: request.csr.clone(),
-        identity: None,
-        node: settings.node.clone(),
-    };
-    let tls = ringway_tls::control::pinned_client(settings.root_sha256, PUSHER_PATH)
-        .map_err(|error| PushError::Answer(error.to_string()))?;
-    let target = Target { address: settings.address, tls };
-    let answer = target.connect().await?.post("/v1/join", &message).await?;
-    Ok((request, answer))
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@
 //!
 //! # Invariants
 //! - A file is written whole or not at all: beside it, synced, renamed, the folder synced.
-//! - The record names only policies whose files are there; one whose bytes have changed since is not
+//! - The record names only policies whose files are there; one whose bytes have changed since is
+//!   not
 //!   used, and what was used before it is.
 //! - Whoever ends on probation other than in order starts with what was good before.
 //! - One process at a time has the folder.

@@ -1,7 +1,8 @@
 //! Tables that a pusher sends, put in use by the same steps as those of a file.
 //!
-//! A policy is a file of its own: its hash is checked where it arrives, the names of files in it start
-//! at the state folder. What the sidecar's own file says of the process (admin, drain) stands beside.
+//! A policy is a file of its own: its hash is checked where it arrives, the names of files in it
+//! start at the state folder. What the sidecar's own file says of the process (admin, drain) stands
+//! beside.
 
 use std::path::Path;
 use std::time::Instant;
@@ -27,8 +28,8 @@ pub struct Start {
 }
 
 impl Reloader {
-    /// The first table of a process whose file, `own`, names a pusher: that of `policy` if it can be
-    /// put in use, else one that listens nowhere.
+    /// The first table of a process whose file, `own`, names a pusher: that of `policy` if it can
+    /// be put in use, else one that listens nowhere.
     ///
     /// # Errors
     /// When not even that can be put in use.

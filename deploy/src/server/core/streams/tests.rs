@@ -1,3 +1,5 @@
+//! What streams of one class are told, and who is cut off.
+
 use ringway_protocol::{Decoder, Member};
 
 use super::*;

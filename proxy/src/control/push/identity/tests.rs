@@ -1,3 +1,5 @@
+//! Answers of a pusher, good and bad, and what is found after a restart.
+
 use std::time::Duration;
 
 use rcgen::{

@@ -1,3 +1,5 @@
+//! Restarts, crashes, damage and a full disk.
+
 use super::*;
 
 fn policy(generation: u64, text: &str) -> Policy {

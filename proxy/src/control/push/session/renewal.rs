@@ -1,0 +1,156 @@
+//! Certificate and roots: asked for when they are due, taken when they come.
+//!
+//! # Invariants
+//! - One request at a time; one that fails is made again later, by chance.
+//! - Without a valid certificate the token is used, with one it is not even read.
+
+use ringway_protocol::{Join, Joined, Renew};
+use ringway_tls::UnixTime;
+use tokio::time::Instant;
+
+use super::super::connection::{PushError, Target};
+use super::super::identity::{Identity, IdentityError, Request};
+use super::super::state::StateDir;
+use super::super::{PUSHER_PATH, Settings};
+use super::{Backoff, RENEW_BACKOFF, Session};
+
+/// A certificate that was asked for.
+pub(super) type Renewed = Result<(Request, Joined), RenewError>;
+
+/// Why there is no new certificate.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RenewError {
+    #[error("{0}")]
+    Push(#[from] PushError),
+    #[error("{0}")]
+    Identity(#[from] IdentityError),
+    #[error("the token cannot be read: {0}")]
+    Token(String),
+}
+
+impl Session {
+    pub(super) fn is_renewal_due(&self, now: Instant) -> bool {
+        if self.renewing.is_some() || self.renew_at.is_some_and(|at| now < at) {
+            return false;
+        }
+        let now_s = UnixTime::now().as_secs();
+        self.identity.as_ref().is_none_or(|identity| now_s >= identity.renew_at_s())
+    }
+
+    /// Asks for a certificate: by the one in use, or by the token while there is none.
+    pub(super) fn renew(&mut self) {
+        let target = self.target();
+        let settings = self.settings.clone();
+        self.renewing = Some(tokio::spawn(async move {
+            match target {
+                Some(target) => renew(target).await,
+                None => join(settings).await,
+            }
+        }));
+    }
+
+    pub(super) async fn renewed(&mut self, renewed: Renewed) {
+        let taken = renewed.map_err(|error| error.to_string()).and_then(|(request, answer)| {
+            let take =
+                |state: &mut StateDir| Identity::take(state, &request, &answer, UnixTime::now());
+            self.state.with(take).map_err(|error| error.to_string())
+        });
+        match taken {
+            Ok(identity) => {
+                let id = identity.id().map(ToString::to_string).unwrap_or_default();
+                tracing::info!(identity = id, until = identity.not_after_s(), "certificate taken");
+                let first = self.identity.replace(identity).is_none();
+                self.renew_at = None;
+                self.renew_backoff = Backoff::new(RENEW_BACKOFF);
+                self.begin_era();
+                self.report_at = Instant::now();
+                if first {
+                    self.connect_at = Instant::now();
+                }
+                self.status.update_push(|push| {
+                    push.renewals += 1;
+                    push.renewal_problem = None;
+                });
+                self.show_identity();
+                self.orders.credentials().await;
+            }
+            Err(error) => {
+                let valid = self.target().is_some();
+                // Without a certificate nothing works: tried as often as a connection.
+                let backoff =
+                    if valid { &mut self.renew_backoff } else { &mut self.connect_backoff };
+                let delay = backoff.next(None);
+                self.renew_at = Some(Instant::now() + delay);
+                tracing::error!(again_in = ?delay, "no new certificate: {error}");
+                self.status.update_push(|push| {
+                    push.renewal_failures += 1;
+                    push.renewal_problem = Some(error.clone());
+                    if !valid {
+                        push.problem = Some(error);
+                    }
+                });
+            }
+        }
+    }
+
+    pub(super) async fn take_bundle(&mut self, bundle: &ringway_protocol::Bundle) {
+        let Some(identity) = &self.identity else { return };
+        let taken = self.state.with(|state| identity.with_bundle(state, bundle, UnixTime::now()));
+        match taken {
+            Ok(identity) => {
+                tracing::info!(epoch = bundle.epoch, "roots and revocations taken");
+                self.identity = Some(identity);
+                self.begin_era();
+                self.report_at = Instant::now();
+                self.show_identity();
+                self.orders.credentials().await;
+            }
+            Err(error) => {
+                tracing::error!(epoch = bundle.epoch, "roots refused, the old ones stay: {error}");
+                self.status.update_push(|push| push.renewal_problem = Some(error.to_string()));
+            }
+        }
+    }
+
+    pub(super) fn show_identity(&self) {
+        let identity = self.identity.as_ref();
+        self.status.update_push(|push| {
+            push.address.clone_from(&self.settings.address);
+            push.node = self.settings.node.to_string();
+            push.identity = identity
+                .and_then(|identity| identity.id())
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            push.epoch = identity.map_or(0, Identity::epoch);
+        });
+    }
+}
+
+async fn renew(target: Target) -> Renewed {
+    let request = Request::new()?;
+    let message = Renew { csr: request.csr.clone() };
+    let answer = target.connect().await?.post("/v1/renew", &message).await?;
+    Ok((request, answer))
+}
+
+async fn join(settings: Settings) -> Renewed {
+    let Some(file) = &settings.token_file else {
+        let missing =
+            "there is no valid certificate in state_dir, and the file names no token_file";
+        return Err(RenewError::Token(missing.to_owned()));
+    };
+    let token = std::fs::read_to_string(file)
+        .map_err(|error| RenewError::Token(format!("{}: {error}", file.display())))?;
+    let request = Request::new()?;
+    let message = Join {
+        token: token.trim().to_owned(),
+        csr: request.csr.clone(),
+        identity: None,
+        node: settings.node.clone(),
+    };
+    let tls = ringway_tls::control::pinned_client(settings.root_sha256, PUSHER_PATH)
+        .map_err(|error| PushError::Answer(error.to_string()))?;
+    let target = Target { address: settings.address, tls };
+    let answer = target.connect().await?.post("/v1/join", &message).await?;
+    Ok((request, answer))
+}
