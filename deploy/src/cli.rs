@@ -72,7 +72,7 @@ enum Command {
     ///
     /// Works on the state folder, whether the pusher runs on it or not.
     Ca(ca::Args),
-    /// Write the static file of every workload's sidecar.
+    /// Write the static file of every workload's sidecar, or of an Envoy in its place.
     ///
     /// `ringway run` reads what is written; no pusher is needed then. Nothing is written if
     /// something is wrong.

@@ -16,6 +16,7 @@
 //! When a policy goes where (`rollout`), and whether it may (`guard`).
 
 mod compose;
+mod envoy;
 mod memory;
 mod problems;
 
@@ -33,6 +34,7 @@ use crate::model::{Import, Mesh, Port, Service, Workload};
 
 pub use compose::{backends, reachable};
 pub(crate) use compose::{cluster_name, imported};
+pub use envoy::envoy;
 
 use compose::Composed;
 

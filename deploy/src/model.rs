@@ -28,6 +28,7 @@ use ringway_router::config::{ClusterConfig, EndpointConfig, RuleConfig};
 
 use crate::diagnostic::{Key, Kind, Origin};
 
+pub(crate) use accept::place;
 pub(crate) use check::split;
 pub(crate) use decode::joined as endpoints_name;
 

@@ -1,28 +1,54 @@
-//! `ringway-push compile`: the static file of every workload's sidecar.
+//! `ringway-push compile`: the static file of every workload's sidecar, or of an Envoy in its place.
 //!
 //! # Invariants
 //! - A file is there whole or not at all: written beside, synced, renamed.
+//! - Nothing is written if one workload cannot be.
 //! - Files of workloads that are gone are named and left alone: a sidecar may run with them.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{EXIT_CONFIG, EXIT_RUNTIME, complain, load, placed, refuse, say};
-use crate::compile::{IdentityFiles, Options, Policy, compile, with_endpoints};
+use super::{EXIT_CONFIG, EXIT_RUNTIME, EXIT_USAGE, complain, load, placed, refuse, say};
+use crate::compile::{IdentityFiles, Options, compile, envoy, with_endpoints};
+use crate::diagnostic::Diagnostic;
 use crate::limits::TABLE_BYTES_MAX;
-use crate::model::Mesh;
+use crate::model::{Mesh, Workload, place};
+use crate::source::Folder;
+
+/// Where an Envoy's admin server is if nothing is said.
+const ENVOY_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
+
+/// Whose files are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// The sidecar's: <workload>.json, for `ringway run`.
+    Ringway,
+    /// Envoy's bootstrap: <workload>.envoy.json, for `envoy -c`.
+    Envoy,
+}
+
+impl Format {
+    /// What the name of a file ends in.
+    fn ending(self) -> &'static str {
+        match self {
+            Format::Ringway => ".json",
+            Format::Envoy => ".envoy.json",
+        }
+    }
+}
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The folder of the mesh.
     #[arg(long, value_name = "FOLDER")]
     dir: PathBuf,
-    /// Where the files are written, one <workload>.json each.
+    /// Where the files are written, one for each workload.
     #[arg(short, long, value_name = "FOLDER")]
     out: PathBuf,
     /// Where sidecars find FOLDER/<workload>/tls.crt, tls.key and ca.crt [default: id/chain.pem,
@@ -32,6 +58,20 @@ pub(super) struct Args {
     /// Refuse a workload whose tables may take more.
     #[arg(long, value_name = "MIB", default_value_t = TABLE_BYTES_MAX >> 20)]
     table_mib_max: usize,
+    /// Whose files are written. What has no equal in Envoy is refused by name.
+    #[arg(long, value_enum, default_value_t = Format::Ringway)]
+    format: Format,
+    /// Address of the admin server of Envoy, with `--format envoy` [default: 127.0.0.1:9901].
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+}
+
+/// A file to be written.
+struct Written {
+    /// Its text.
+    text: String,
+    /// What is said of it.
+    about: String,
 }
 
 impl Args {
@@ -51,6 +91,10 @@ impl Args {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
+    if args.format == Format::Ringway && args.admin.is_some() {
+        complain("--admin is for --format envoy");
+        return ExitCode::from(EXIT_USAGE);
+    }
     let loaded = match load(&args.dir, &args.options("workload")) {
         Ok(loaded) => loaded,
         Err(refusal) => return refuse(&args.dir, refusal),
@@ -58,41 +102,53 @@ pub(super) fn run(args: &Args) -> ExitCode {
     for diagnostic in &loaded.diagnostics {
         complain(&placed(&args.dir, diagnostic));
     }
-    let mut policies = BTreeMap::new();
+    let (mut files, mut refused) = (BTreeMap::new(), Vec::new());
     for (name, object) in &loaded.mesh.workloads {
-        match compile(&loaded.mesh, &object.value, &args.options(name)) {
-            Ok(policy) => _ = policies.insert(name.as_str(), policy),
-            Err(diagnostics) => {
-                for diagnostic in &diagnostics {
-                    complain(&placed(&args.dir, diagnostic));
-                }
-                return ExitCode::from(EXIT_CONFIG);
-            }
+        match written(args, &loaded.mesh, &object.value) {
+            Ok(file) => _ = files.insert(name.as_str(), file),
+            Err(diagnostics) => refused.extend(diagnostics),
         }
     }
-    match write_all(&args.out, &policies) {
-        Ok(()) => {}
-        Err((path, error)) => {
-            complain(&format!("cannot write {}: {error}", path.display()));
-            return ExitCode::from(EXIT_RUNTIME);
+    if !refused.is_empty() {
+        if let Ok(folder) = Folder::read(&args.dir) {
+            place(&folder, &mut refused);
         }
+        for diagnostic in &refused {
+            complain(&placed(&args.dir, diagnostic));
+        }
+        return ExitCode::from(EXIT_CONFIG);
     }
-    report_gone(&args.out, &loaded.mesh);
+    if let Err((path, error)) = write_all(args, &files) {
+        complain(&format!("cannot write {}: {error}", path.display()));
+        return ExitCode::from(EXIT_RUNTIME);
+    }
+    report_gone(args, &loaded.mesh);
     ExitCode::SUCCESS
 }
 
-fn write_all(out: &Path, policies: &BTreeMap<&str, Policy>) -> Result<(), (PathBuf, io::Error)> {
+/// The file of a workload.
+fn written(args: &Args, mesh: &Mesh, workload: &Workload) -> Result<Written, Vec<Diagnostic>> {
+    let options = args.options(&workload.name);
+    if args.format == Format::Envoy {
+        let bootstrap = envoy(mesh, workload, &options, args.admin.unwrap_or(ENVOY_ADMIN))?;
+        return Ok(Written { text: format!("{bootstrap:#}\n"), about: "for Envoy".to_owned() });
+    }
+    let policy = compile(mesh, workload, &options)?;
+    let about = format!(
+        "policy {}, at most {} KiB in the sidecar",
+        &policy.hash[..12],
+        policy.table_bytes.div_ceil(1024),
+    );
+    Ok(Written { text: laid_out(&with_endpoints(&policy)), about })
+}
+
+fn write_all(args: &Args, files: &BTreeMap<&str, Written>) -> Result<(), (PathBuf, io::Error)> {
+    let out = &args.out;
     fs::create_dir_all(out).map_err(|error| (out.to_owned(), error))?;
-    for (name, policy) in policies {
-        let path = out.join(format!("{name}.json"));
-        let written = write(out, &path, &laid_out(&with_endpoints(policy)));
-        written.map_err(|error| (path.clone(), error))?;
-        say(&format!(
-            "{}: policy {}, at most {} KiB in the sidecar",
-            path.display(),
-            &policy.hash[..12],
-            policy.table_bytes.div_ceil(1024),
-        ));
+    for (name, file) in files {
+        let path = out.join(format!("{name}{}", args.format.ending()));
+        write(out, &path, &file.text).map_err(|error| (path.clone(), error))?;
+        say(&format!("{}: {}", path.display(), file.about));
     }
     let synced = fs::File::open(out).and_then(|folder| folder.sync_all());
     synced.map_err(|error| (out.to_owned(), error))
@@ -118,13 +174,14 @@ fn write(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Names the files of workloads that are gone.
-fn report_gone(out: &Path, mesh: &Mesh) {
-    let Ok(entries) = fs::read_dir(out) else { return };
+fn report_gone(args: &Args, mesh: &Mesh) {
+    let Ok(entries) = fs::read_dir(&args.out) else { return };
     let mut gone: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     gone.retain(|path| {
-        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-        let is_ours = path.extension().is_some_and(|ending| ending == "json");
-        is_ours && !name.starts_with('.') && !mesh.workloads.contains_key(name)
+        let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = file.strip_suffix(args.format.ending()).unwrap_or_default();
+        // The names of workloads have no dots: one with a dot is somebody else's.
+        !name.is_empty() && !name.contains('.') && !mesh.workloads.contains_key(name)
     });
     gone.sort();
     for path in gone {

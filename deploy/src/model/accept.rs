@@ -155,7 +155,7 @@ pub fn accept(
     acceptor.read(folder);
     let mesh = acceptor.settle(options);
     let Acceptor { slots, mut diagnostics, .. } = acceptor;
-    finish(folder, &mut diagnostics);
+    place(folder, &mut diagnostics);
     if mode == Mode::Strict && diagnostics.iter().any(Diagnostic::is_error) {
         return Err(diagnostics);
     }
@@ -318,7 +318,7 @@ fn defined_twice(key: &Key, first: &Origin, second: &Origin) -> Diagnostic {
 }
 
 /// Finds the places, sorts, and leaves out what was said already or is too much.
-fn finish(folder: &Folder, diagnostics: &mut Vec<Diagnostic>) {
+pub(crate) fn place(folder: &Folder, diagnostics: &mut Vec<Diagnostic>) {
     let mut unplaced: BTreeMap<String, Vec<&mut Diagnostic>> = BTreeMap::new();
     for diagnostic in diagnostics.iter_mut().filter(|diagnostic| diagnostic.is_unplaced()) {
         unplaced.entry(diagnostic.file.clone()).or_default().push(diagnostic);
