@@ -58,6 +58,28 @@ fn compile_writes_files_that_a_sidecar_takes_and_leaves_those_of_others() {
 }
 
 #[test]
+fn compile_writes_bootstraps_of_envoy_beside_or_says_what_envoy_lacks() {
+    let out = tempfile::tempdir().expect("a folder");
+    let folder = text(out.path());
+    let to = ["-o", folder, "--format", "envoy", "--admin", "127.0.0.1:9999"];
+    let ended = push(&[&["compile", "--dir", text(&example())], &to[..]].concat());
+    assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+    let written = fs::read_to_string(out.path().join("web.envoy.json")).expect("it is there");
+    let bootstrap: serde_json::Value = serde_json::from_str(&written).expect("it is JSON");
+    assert_eq!(bootstrap["admin"]["address"]["socket_address"]["port_value"], 9999);
+    let ended = push(&["compile", "--dir", text(&example()), "-o", folder]);
+    assert_eq!(stderr(&ended), "", "those of Envoy are no workloads that are gone");
+    let lacks = changed("routes.yaml", "timeout: 5s", "max_request_body: 1MiB");
+    let ended = push(&[&["compile", "--dir", text(lacks.path())], &to[..]].concat());
+    assert_eq!(ended.status.code(), Some(78));
+    let wanted = "routes.yaml:13:27: route shop-canary: rules[1].max_request_body: \
+                  `max_request_body` has no equal in Envoy";
+    assert!(stderr(&ended).contains(wanted), "{}", stderr(&ended));
+    let ended = push(&["compile", "--dir", folder, "-o", folder, "--admin", "127.0.0.1:1"]);
+    assert_eq!(ended.status.code(), Some(64));
+}
+
+#[test]
 fn check_exits_with_78_and_says_where() {
     let folder = changed("routes.yaml", "service: shop-v2}]", "service: shop-v3}]");
     let ended = push(&["check", "--dir", text(folder.path())]);

@@ -1,4 +1,5 @@
-//! `ringway-push compile`: the static file of every workload's sidecar, or of an Envoy in its place.
+//! `ringway-push compile`: the static file of every workload's sidecar, or of an Envoy in its
+//! place.
 //!
 //! # Invariants
 //! - A file is there whole or not at all: written beside, synced, renamed.

@@ -88,6 +88,10 @@ fn bootstrap(config: &Config, node: &str, admin: SocketAddr) -> Result<Value, Ve
         "node": {"id": node, "cluster": node},
         "admin": {"address": socket(admin)},
         "static_resources": {"listeners": listeners, "clusters": clusters},
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": {
+            // Several fields of one name are one value (RFC 9110 section 5.3).
+            "envoy.reloadable_features.match_headers_individually": false,
+        }}]},
     }))
 }
 

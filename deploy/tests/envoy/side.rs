@@ -2,7 +2,7 @@
 //! sends exact bytes.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 /// Who is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proxy {
+pub(super) enum Proxy {
     Ringway,
     Envoy,
 }
 
 /// A proxy that runs.
-pub struct Running {
+pub(super) struct Running {
     child: Child,
     log: PathBuf,
 }
@@ -53,26 +53,31 @@ fn ringway() -> PathBuf {
 
 impl Proxy {
     /// Starts it on the file of a workload in `folder`, and waits until it listens at `address`.
-    pub fn start(self, folder: &Path, workload: &str, address: SocketAddr) -> Running {
-        let (program, hint) = match self {
-            Proxy::Ringway => (ringway(), "build it, or set RINGWAY_BIN"),
-            Proxy::Envoy => (envoy(), "run `make tools`"),
+    pub(super) fn start(self, folder: &Path, workload: &str, address: SocketAddr) -> Running {
+        let ending = match self {
+            Proxy::Ringway => "json",
+            Proxy::Envoy => "envoy.json",
         };
-        let mut command = Command::new(&program);
-        let file = match self {
+        self.start_on(&folder.join(format!("{workload}.{ending}")), address)
+    }
+
+    /// The same on any file.
+    pub(super) fn start_on(self, file: &Path, address: SocketAddr) -> Running {
+        let (program, arguments, hint) = match self {
             Proxy::Ringway => {
-                command.args(["run", "--workers", "1", "--config"]);
-                folder.join(format!("{workload}.json"))
+                let arguments = &["run", "--workers", "1", "--config"][..];
+                (ringway(), arguments, "build it, or set RINGWAY_BIN")
             }
             Proxy::Envoy => {
-                command.args(["--disable-hot-restart", "--concurrency", "1", "-l", "error", "-c"]);
-                folder.join(format!("{workload}.envoy.json"))
+                let quiet = &["--disable-hot-restart", "--concurrency", "1", "-l", "error", "-c"];
+                (envoy(), &quiet[..], "run `make tools`")
             }
         };
         let log = file.with_extension("log");
         let lines = std::fs::File::create(&log).expect("a log");
-        command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(lines);
-        let child = command.spawn();
+        let mut command = Command::new(&program);
+        command.args(arguments).arg(file);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(lines).spawn();
         let child = child.unwrap_or_else(|error| {
             panic!("{self:?} does not start ({}): {error}; {hint}", program.display())
         });
@@ -87,7 +92,7 @@ impl Proxy {
 }
 
 /// Waits until `condition` holds, and fails with `what` after 30 seconds.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(super) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(30);
     while !condition() {
         assert!(Instant::now() < end, "not within 30 seconds: {what}");
@@ -96,7 +101,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A port that nobody has on any of `addresses`, below those of outgoing connections.
-pub fn free_port(addresses: &[IpAddr]) -> u16 {
+pub(super) fn free_port(addresses: &[IpAddr]) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = (std::process::id() * 97 % 10_000) as u16;
     loop {
@@ -109,25 +114,25 @@ pub fn free_port(addresses: &[IpAddr]) -> u16 {
 
 /// A message as it came: its first line, its fields by lower-case name, its body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Message {
-    pub line: String,
-    pub fields: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(super) struct Message {
+    pub(super) line: String,
+    pub(super) fields: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
 }
 
 impl Message {
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(super) fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
     /// The status of a response.
-    pub fn status(&self) -> u16 {
+    pub(super) fn status(&self) -> u16 {
         let status = self.line.split(' ').nth(1).and_then(|status| status.parse().ok());
         status.unwrap_or_else(|| panic!("a status line: {:?}", self.line))
     }
 
     /// Reads one from `reader`; `None` if nothing comes. A response to HEAD has no body.
-    pub fn read(reader: &mut impl BufRead, to_head: bool) -> Option<Message> {
+    pub(super) fn read(reader: &mut impl BufRead, to_head: bool) -> Option<Message> {
         let mut message = Message::default();
         message.line = line(reader)?;
         loop {
@@ -139,12 +144,16 @@ impl Message {
             }
         }
         let is_response = message.line.starts_with("HTTP/");
+        let is_bodiless = is_response && (to_head || matches!(message.status(), 204 | 304));
+        if is_bodiless {
+            return Some(message);
+        }
         if message.field("transfer-encoding").is_some() {
             chunked(reader, &mut message.body)?;
-        } else if let Some(length) = message.field("content-length").filter(|_| !to_head) {
+        } else if let Some(length) = message.field("content-length") {
             message.body = vec![0; length.parse().ok()?];
             reader.read_exact(&mut message.body).ok()?;
-        } else if is_response && !to_head && !matches!(message.status(), 204 | 304) {
+        } else if is_response {
             reader.read_to_end(&mut message.body).ok()?;
         }
         Some(message)
@@ -173,13 +182,13 @@ fn chunked(reader: &mut impl BufRead, body: &mut Vec<u8>) -> Option<()> {
 
 /// Origins that record what they see, by the value of `x-test`.
 #[derive(Clone, Default)]
-pub struct Origins {
+pub(super) struct Origins {
     seen: Arc<Mutex<BTreeMap<String, (String, Message)>>>,
 }
 
 impl Origins {
     /// One more, called `name`. It answers with what it is and what it was asked.
-    pub fn start(&self, name: &str) -> SocketAddr {
+    pub(super) fn start(&self, name: &str) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("it is bound");
         let (seen, name) = (Arc::clone(&self.seen), name.to_owned());
@@ -193,7 +202,7 @@ impl Origins {
     }
 
     /// What was seen of the request `test`, and by whom.
-    pub fn seen(&self, test: &str) -> Option<(String, Message)> {
+    pub(super) fn seen(&self, test: &str) -> Option<(String, Message)> {
         self.seen.lock().expect("no thread fails with it").get(test).cloned()
     }
 }
@@ -232,7 +241,7 @@ fn serve(stream: TcpStream, name: &str, seen: &Mutex<BTreeMap<String, (String, M
 }
 
 /// Sends `bytes` to `address` on a connection of its own and reads the response.
-pub fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<Message> {
+pub(super) fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<Message> {
     let stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("it is a socket");
     let mut out = stream.try_clone().expect("it is a socket");

@@ -85,13 +85,15 @@ pub fn write(
     writer.bytes(reason(answer.status).as_bytes());
     writer.bytes(b"\r\n");
     writer.field("Date", date);
-    if let Some(location) = answer.location {
+    // What the rule removes or replaces is not written first.
+    let is_left = |name: &str| answer.edits.is_none_or(|edits| !edits.drops(name));
+    if let Some(location) = answer.location.filter(|_| is_left("location")) {
         writer.field("Location", location);
     }
     if let Some(cause) = answer.cause {
         writer.field("Ringway-Cause", cause.label().as_bytes());
     }
-    for (name, value) in answer.fields {
+    for (name, value) in answer.fields.iter().filter(|(name, _)| is_left(name)) {
         writer.field(name, value.as_bytes());
     }
     for (name, value) in answer.edits.iter().flat_map(|edits| edits.appended()) {
@@ -99,7 +101,7 @@ pub fn write(
     }
     let bodiless = matches!(answer.status, 204 | 304);
     if !bodiless {
-        if !answer.body.is_empty() {
+        if !answer.body.is_empty() && is_left("content-type") {
             writer.field("Content-Type", answer.content_type.as_bytes());
         }
         writer.length(answer.body.len() as u64);

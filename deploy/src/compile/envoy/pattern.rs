@@ -4,8 +4,8 @@
 //! - A pattern that RE2 would read in another way, or not at all, is refused.
 //!
 //! # Not here
-//! `\d`, `\w` and `\s` know all of Unicode in a sidecar and only ASCII in RE2: it shows in values of
-//! header fields that are not ASCII, and nowhere else.
+//! `\d`, `\w` and `\s` know all of Unicode in a sidecar and only ASCII in RE2: it shows in values
+//! of header fields that are not ASCII, and nowhere else.
 
 use serde_json::{Value, json};
 

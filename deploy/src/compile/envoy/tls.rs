@@ -72,7 +72,7 @@ fn mesh(identity: Option<&IdentityConfig>, sans: &Value, alpn: &[&str]) -> Value
         validation["crl"] = json!({"filename": list});
         validation["only_verify_leaf_cert_crl"] = true.into();
     }
-    common(TlsVersion::Tls13, Some((&files.certificate, &files.key)), validation, alpn)
+    common(TlsVersion::Tls13, Some((&files.certificate, &files.key)), &validation, alpn)
 }
 
 /// TLS with a service outside the mesh.
@@ -83,13 +83,13 @@ fn outside(cluster: &ClusterConfig, tls: &ClusterTlsConfig, alpn: &[&str]) -> Va
         "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": name}}],
     });
     let pair = tls.certificate.as_deref().zip(tls.key.as_deref());
-    common(tls.min_version.unwrap_or(TlsVersion::Tls12), pair, validation, alpn)
+    common(tls.min_version.unwrap_or(TlsVersion::Tls12), pair, &validation, alpn)
 }
 
 fn common(
     least: TlsVersion,
     pair: Option<(&str, &str)>,
-    validation: Value,
+    validation: &Value,
     alpn: &[&str],
 ) -> Value {
     let least = match least {
