@@ -209,8 +209,16 @@ pub(super) struct Outcome {
     /// The answer's, unless a proxy made it for a failure.
     pub(super) fields: Vec<(String, String)>,
     pub(super) body: String,
-    /// Who was asked what: the origin, the request line, fields, body.
-    pub(super) seen: Option<(String, String, Vec<(String, String)>, Vec<u8>)>,
+    pub(super) seen: Option<Seen>,
+}
+
+/// What an origin saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    origin: String,
+    line: String,
+    fields: Vec<(String, String)>,
+    body: Vec<u8>,
 }
 
 /// Fields of one connection, and those by which each proxy and moment differs.
@@ -257,9 +265,9 @@ impl Outcome {
         // A failure of the proxy's own: its words are its own, too.
         let is_failure = answer.field("x-origin").is_none() && answer.status() >= 400;
         let is_own = is_failure && answer.field("x-c").is_none();
-        let seen = seen.map(|(name, message)| {
+        let seen = seen.map(|(origin, message)| {
             let fields = compared(&message);
-            (name, message.line, fields, message.body)
+            Seen { origin, line: message.line, fields, body: message.body }
         });
         Outcome {
             status: answer.status(),
@@ -274,13 +282,13 @@ impl Outcome {
 
     /// Whether the origin saw a field `name` that has `part` in it.
     pub(super) fn sees(&self, name: &str, part: &str) -> bool {
-        let fields = self.seen.iter().flat_map(|(_, _, fields, _)| fields);
+        let fields = self.seen.iter().flat_map(|seen| &seen.fields);
         fields.into_iter().any(|(other, value)| other == name && value.contains(part))
     }
 
     /// The rule that the origin was told of.
     pub(super) fn rule(&self) -> Option<String> {
-        let (_, _, fields, _) = self.seen.as_ref()?;
+        let fields = &self.seen.as_ref()?.fields;
         fields.iter().find(|(name, _)| name == "x-rule").map(|(_, value)| value.clone())
     }
 
@@ -291,8 +299,8 @@ impl Outcome {
         for (_, value) in outcome.fields.iter_mut().filter(|(name, _)| name == "location") {
             *value = upper_case_escapes(value);
         }
-        if let Some((_, line, _, _)) = &mut outcome.seen {
-            *line = upper_case_escapes(line);
+        if let Some(seen) = &mut outcome.seen {
+            seen.line = upper_case_escapes(&seen.line);
         }
         outcome
     }

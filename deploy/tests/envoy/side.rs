@@ -133,15 +133,9 @@ impl Message {
 
     /// Reads one from `reader`; `None` if nothing comes. A response to HEAD has no body.
     pub(super) fn read(reader: &mut impl BufRead, to_head: bool) -> Option<Message> {
-        let mut message = Message::default();
-        message.line = line(reader)?;
-        loop {
-            match line(reader)?.split_once(':') {
-                Some((name, value)) => {
-                    message.fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-                }
-                None => break,
-            }
+        let mut message = Message { line: line(reader)?, ..Message::default() };
+        while let Some((name, value)) = line(reader)?.split_once(':') {
+            message.fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
         let is_response = message.line.starts_with("HTTP/");
         let is_bodiless = is_response && (to_head || matches!(message.status(), 204 | 304));

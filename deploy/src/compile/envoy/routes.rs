@@ -1,9 +1,9 @@
 //! Virtual hosts: the routes of each host in the order of precedence.
 //!
 //! ```text
-//! rules ──▶ units (host, match, action), sorted ──▶ host a.example    : its own, then *.example, then *
-//!                                                   host *.example    : its own, then *
-//!                                                   host *            : its own
+//! rules ──▶ units (host, match, action), sorted ──┬▶ a.example: its own, then *.example, then *
+//!                                                 ├▶ *.example: its own, then *
+//!                                                 └▶ *: its own
 //! ```
 //!
 //! # Invariants
