@@ -60,9 +60,8 @@ pub(super) fn route_match(at: &str, config: &MatchConfig, refusals: &mut Refusal
 
 fn path_match(at: &str, path: Option<&PathConfig>, refusals: &mut Refusals) -> Map<String, Value> {
     let (kind, value): (&str, Value) = match path {
-        // Not `/`: OPTIONS of the whole server has the path `*`.
-        None => ("prefix", "".into()),
-        Some(PathConfig::Prefix(path)) if path == "/" => ("prefix", "".into()),
+        None => ("prefix", "/".into()),
+        Some(PathConfig::Prefix(path)) if path == "/" => ("prefix", "/".into()),
         Some(PathConfig::Exact(path)) if path.contains('%') => {
             ("safe_regex", json!({"regex": pattern::path(path)}))
         }
