@@ -30,7 +30,7 @@ help: ## List the targets
 
 .PHONY: build
 build: ## Build the proxy and the bench programs, optimised
-	cargo build --locked --release -p ringway -p ringway-bench
+	cargo build --locked --release -p ringway -p ringway-push -p ringway-bench
 
 .PHONY: run
 run: build ## Run the demo: three origins, the proxy, and a file to edit

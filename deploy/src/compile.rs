@@ -284,6 +284,8 @@ fn finish(composed: Composed<'_>, options: &Options) -> Result<Policy, Vec<Diagn
     }
     let warnings = problems::mapped(&composed, loaded.warnings);
     let text = pushed(file, &composed.endpoints);
+    // What is pushed is what sidecars compile.
+    load_table(&text, Format::Json).map_err(|found| problems::mapped(&composed, found.0))?;
     let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
     let requires = requires(&composed.config, &table, &composed.endpoints);
     Ok(Policy { text, hash, requires, endpoints: composed.endpoints, table_bytes, warnings })

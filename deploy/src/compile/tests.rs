@@ -39,7 +39,7 @@ fn a_policy_is_canonical_and_keeps_endpoints_apart() {
     let shop = policy(&mesh, "shop");
     let expected = "{\"clusters\":[{\"discovery\":\"pushed\",\"name\":\"database:postgres\"},\
         {\"endpoints\":[{\"address\":\"127.0.0.1:9001\"}],\"name\":\"local:shop:http\"}],\
-        \"identity\":{\"certificate\":\"id/chain.pem\",\"key\":\"id/key.pem\",\
+        \"identity\":{\"certificate\":\"id/svid.pem\",\"key\":\"id/svid.pem\",\
         \"revocation_lists\":[\"id/revoked.pem\"],\"trust_bundle\":\"id/bundle.pem\"},\
         \"listeners\":[{\"address\":\"127.0.0.1:8443\",\"mtls\":\"strict\",\
         \"name\":\"in-shop-http\"},{\"address\":\"127.0.0.1:5432\",\
