@@ -52,8 +52,8 @@ pub(super) struct Args {
     /// Where the files are written, one for each workload.
     #[arg(short, long, value_name = "FOLDER")]
     out: PathBuf,
-    /// Where sidecars find FOLDER/<workload>/tls.crt, tls.key and ca.crt [default: id/chain.pem,
-    /// key.pem and bundle.pem beside the file].
+    /// Where sidecars find FOLDER/<workload>/tls.crt, tls.key and ca.crt [default: id/svid.pem
+    /// and id/bundle.pem beside the file].
     #[arg(long, value_name = "FOLDER")]
     certificates: Option<PathBuf>,
     /// Refuse a workload whose tables may take more.

@@ -71,7 +71,7 @@ pub struct Upload {
 
 /// The beginning of a body, for a request that may have to be sent once more.
 #[derive(Default)]
-struct Sent {
+pub(crate) struct Sent {
     frames: Vec<Bytes>,
     bytes: usize,
     /// The end has come, perhaps with trailers.
@@ -222,27 +222,21 @@ impl Upload {
 
     /// Keeps what is about to be sent, unless that becomes much.
     fn remember(&mut self, next: &Next) {
-        let Some(sent) = &mut self.sent else { return };
         match next {
             Next::Data(data) => {
-                sent.frames.push(data.clone());
-                sent.bytes += data.len();
-                sent.at = sent.frames.len();
+                Sent::data(&mut self.sent, data);
                 if self.incoming.is_end_stream() {
-                    sent.end = Some(None);
+                    Sent::end(&mut self.sent, None);
                 }
             }
-            Next::End(trailers) => sent.end = Some(trailers.clone()),
-        }
-        if sent.bytes > REPLAYED_BYTES_MAX || sent.frames.len() > REPLAYED_FRAMES_MAX {
-            self.sent = None;
+            Next::End(trailers) => Sent::end(&mut self.sent, trailers.clone()),
         }
     }
 
     /// Goes back to its beginning, for another attempt. False if that is not known any more.
     pub fn rewind(&mut self) -> bool {
         let Some(sent) = &mut self.sent else { return false };
-        sent.at = 0;
+        sent.rewind();
         // One that had no body has sent nothing, and is done as before.
         self.done &= sent.end.is_none();
         true
@@ -316,8 +310,36 @@ impl Upload {
 }
 
 impl Sent {
+    /// Keeps `data`, which is about to be sent; nothing any more once it becomes much.
+    pub(crate) fn data(kept: &mut Option<Sent>, data: &Bytes) {
+        let Some(sent) = kept else { return };
+        sent.frames.push(data.clone());
+        sent.bytes += data.len();
+        sent.at = sent.frames.len();
+        if sent.bytes > REPLAYED_BYTES_MAX || sent.frames.len() > REPLAYED_FRAMES_MAX {
+            *kept = None;
+        }
+    }
+
+    /// Keeps the end, perhaps with trailers, which is about to be sent.
+    pub(crate) fn end(kept: &mut Option<Sent>, trailers: Option<HeaderMap>) {
+        if let Some(sent) = kept {
+            sent.end = Some(trailers);
+        }
+    }
+
+    /// The end, if it has been sent.
+    pub(crate) fn ended(&self) -> Option<&Option<HeaderMap>> {
+        self.end.as_ref()
+    }
+
+    /// Back to the beginning.
+    pub(crate) fn rewind(&mut self) {
+        self.at = 0;
+    }
+
     /// The next frame that was sent before.
-    fn again(&mut self) -> Option<Bytes> {
+    pub(crate) fn again(&mut self) -> Option<Bytes> {
         let frame = self.frames.get(self.at)?;
         self.at += 1;
         Some(frame.clone())

@@ -1,7 +1,7 @@
 //! Endpoints of HTTP/2 that leave, refuse, allow little or break off.
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
@@ -237,6 +237,51 @@ on_both_backends! {
         let mut lengths = answered.lock().unwrap().concat();
         lengths.sort_unstable();
         assert_eq!(lengths, (0..20).collect::<Vec<_>>(), "each once");
+    }
+
+    fn bodies_of_older_clients_are_sent_once_more_too(backend: Backend) {
+        let answered = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&answered);
+        let origin = Origin::connections(move |stream, nth| {
+            let lengths = serve_some(stream, if nth < 8 { 2 } else { usize::MAX });
+            seen.lock().unwrap().push(lengths);
+        });
+        let proxy = Proxy::start(backend, &config(origin.address, ""));
+        let address = proxy.address("one");
+        // Five at once, so that some meet a GOAWAY; each body has a length of its own.
+        let ask = move |length: usize| {
+            let mut client = Client::connect(address);
+            let body = "x".repeat(length);
+            let head = "PUT / HTTP/1.1\r\nHost: a\r\n";
+            let stream = &mut client.stream;
+            if length % 2 == 0 {
+                let text = format!("{head}Content-Length: {length}\r\n\r\n{body}");
+                let (first, rest) = text.split_at(text.len() - length / 2);
+                stream.write_all(first.as_bytes()).unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+                stream.write_all(rest.as_bytes()).unwrap();
+            } else {
+                let text = format!("{head}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n");
+                stream.write_all(text.as_bytes()).unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+                stream.write_all(b"0\r\nx-end: yes\r\n\r\n").unwrap();
+            }
+            let answer = client.response();
+            assert_eq!((answer.status, answer.text()), (200, length.to_string()), "{length}");
+        };
+        for round in 0..8 {
+            let lengths = (0..5).map(|nth| 1 + round * 5 + nth);
+            let threads: Vec<_> =
+                lengths.map(|length| std::thread::spawn(move || ask(length))).collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        }
+        assert!(proxy.metric("ringway_retries_total") >= 1.0);
+        assert_eq!(proxy.metric("ringway_failures_total"), 0.0);
+        drop(proxy);
+        eventually("all connections ended", || answered.lock().unwrap().len() == origin.accepted());
+        let mut lengths = answered.lock().unwrap().concat();
+        lengths.sort_unstable();
+        assert_eq!(lengths, (1..=40).collect::<Vec<_>>(), "each once");
     }
 
     fn a_refused_request_is_sent_once_more(backend: Backend) {

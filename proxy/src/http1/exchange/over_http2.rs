@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! - As for exchanges of HTTP/1.1: one final response or a broken connection, one outcome.
-//! - A request is sent twice only if it has no body and the endpoint did nothing with it.
+//! - A request is sent twice only if the endpoint did nothing with it, and what was sent of its body
+//!   is still known.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -12,6 +13,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
 use http::response::Parts;
 use ringway_router::{Field, HeaderEdits};
 use ringway_stats::clock::now_ns;
@@ -31,7 +33,7 @@ use crate::http2::forward::truncated;
 use crate::http2::head::Composed;
 use crate::http2::stream::Fault;
 use crate::http2::translate;
-use crate::http2::upload::UploadFault;
+use crate::http2::upload::{Sent, UploadFault};
 use crate::io::deadlines::Expiry;
 use crate::io::notify::Notify;
 use crate::io::race::{self, Either};
@@ -54,12 +56,16 @@ struct Done {
 struct Upload<'a> {
     down: &'a Socket,
     body: Body,
+    /// The request has no body at all.
+    bodiless: bool,
     /// What has come and not been taken; at the end what follows the request.
     block: Cell<Block>,
     done: Cell<bool>,
     stop: Cell<bool>,
     /// All of it has gone.
     whole: Notify,
+    /// What has been sent, as long as it is little.
+    sent: Option<Sent>,
 }
 
 /// What the endpoint says next.
@@ -87,7 +93,7 @@ impl Exchange<'_> {
             Ok(request) => request,
             Err(failure) => return self.fail(&forward, &failure, upload.rest()).await,
         };
-        let bodiless = upload.done.get();
+        let bodiless = upload.bodiless;
         let mut repeats = 0;
         loop {
             let (snapshot, peer) = (&self.snapshot, &self.connection.peer);
@@ -103,7 +109,11 @@ impl Exchange<'_> {
             drop(lease);
             let failure = match result {
                 Ok(done) => return self.finish_http2(&forward, &done, upload).await,
-                Err(fault) if fault.unanswered && bodiless && repeats < HTTP2_REPEATS_MAX => {
+                Err(fault)
+                    if fault.unanswered
+                        && repeats < HTTP2_REPEATS_MAX
+                        && (bodiless || upload.rewind()) =>
+                {
                     worker.shard.retries.increment();
                     repeats += 1;
                     continue;
@@ -146,15 +156,16 @@ impl Exchange<'_> {
             Some(Err(error)) => return Err(unsent(&error)),
             None => return Err(Fault::before(pace.stall_cause().into())),
         }
-        let begun = sender.send_request(request, upload.done.get());
+        let begun = sender.send_request(request, upload.bodiless);
         let (response, mut stream) = begun.map_err(|error| unsent(&error))?;
         let client_fault = Cell::new(None);
         let abandoned = Notify::default();
         let (done, stop, whole) = (&upload.done, &upload.stop, &upload.whole);
         let (body, block, down) = (&mut upload.body, &upload.block, upload.down);
+        let kept = &mut upload.sent;
         let (sent, reply) = {
             let sending = pin!(async {
-                let mut moving = Moving { body, block, down, stop, pace };
+                let mut moving = Moving { body, block, down, stop, pace, kept };
                 let sent = moving.run(&mut stream, done).await;
                 if sent.is_ok() {
                     whole.notify();
@@ -404,7 +415,20 @@ impl<'a> Upload<'a> {
             block: Cell::new(input),
             stop: Cell::new(false),
             whole: Notify::default(),
+            sent: Some(Sent::default()),
+            bodiless: body.is_done(),
         }
+    }
+
+    /// Goes back to its beginning, for another attempt. False if that is not known any more, or
+    /// the client was in the middle of sending more.
+    fn rewind(&mut self) -> bool {
+        // A client that has gone wrong has lost its block.
+        let Some(sent) = &mut self.sent else { return false };
+        sent.rewind();
+        self.stop.set(false);
+        self.down.receiving().clear();
+        true
     }
 
     /// What came behind the request, if that came whole.
@@ -421,6 +445,7 @@ struct Moving<'a> {
     down: &'a Socket,
     stop: &'a Cell<bool>,
     pace: &'a Pace,
+    kept: &'a mut Option<Sent>,
 }
 
 impl Moving<'_> {
@@ -429,30 +454,59 @@ impl Moving<'_> {
         stream: &mut SendStream<Bytes>,
         done: &Cell<bool>,
     ) -> Result<(), UploadFault> {
+        if self.resend(stream).await? {
+            return Ok(());
+        }
         while !done.get() {
             let mut block = self.block.replace(Block::with_room(0));
-            let (consumed, payload) = self.take(&mut block)?;
-            if payload > 0 {
-                let data = Bytes::copy_from_slice(&block.data()[..payload]);
-                let sent = send_frame(stream, data, self.body.is_done(), self.pace).await;
-                sent.map_err(|_| UploadFault::Upstream)?;
-            }
+            let at_trailers = matches!(self.body, Body::Trailers);
+            let (consumed, payload) = if at_trailers { (0, 0) } else { self.take(&mut block)? };
+            let data = Bytes::copy_from_slice(&block.data()[..payload]);
             block.consume(consumed);
-            if matches!(self.body, Body::Trailers) {
-                block = self.trailers(block, stream).await?;
-                *self.body = Body::Done;
-            } else if self.body.is_done() {
-                if payload == 0 {
-                    stream.send_data(Bytes::new(), true).map_err(|_| UploadFault::Upstream)?;
-                }
-            } else {
-                block = self.receive(block).await?;
-                self.pace.moved();
+            let ends = self.body.is_done();
+            if payload > 0 {
+                Sent::data(self.kept, &data);
+            }
+            if ends {
+                Sent::end(self.kept, None);
             }
             self.block.set(block);
-            done.set(self.body.is_done());
+            done.set(ends);
+            if payload > 0 {
+                let sent = send_frame(stream, data, ends, self.pace).await;
+                sent.map_err(|_| UploadFault::Upstream)?;
+            } else if ends {
+                stream.send_data(Bytes::new(), true).map_err(|_| UploadFault::Upstream)?;
+            }
+            if matches!(self.body, Body::Trailers) {
+                let block = self.block.replace(Block::with_room(0));
+                let (block, fields) = self.trailers(block).await?;
+                *self.body = Body::Done;
+                Sent::end(self.kept, fields.clone());
+                self.block.set(block);
+                done.set(true);
+                end(stream, fields)?;
+            } else if !ends {
+                let block = self.block.replace(Block::with_room(0));
+                let block = self.receive(block).await?;
+                self.pace.moved();
+                self.block.set(block);
+            }
         }
         Ok(())
+    }
+
+    /// Sends what an earlier attempt has sent. Whether that was all.
+    async fn resend(&mut self, stream: &mut SendStream<Bytes>) -> Result<bool, UploadFault> {
+        while let Some(data) = self.kept.as_mut().and_then(Sent::again) {
+            let sent = send_frame(stream, data, false, self.pace).await;
+            sent.map_err(|_| UploadFault::Upstream)?;
+        }
+        let ended = self.kept.as_ref().and_then(Sent::ended).cloned();
+        match ended {
+            Some(fields) => end(stream, fields).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// Bytes of `block` that belong to the body, and how many of them, at its front, are data.
@@ -477,6 +531,11 @@ impl Moving<'_> {
         }
         let arrival = self.down.recv_until(block, self.pace.due_ns()).await;
         match arrival {
+            // For another attempt, should there be one.
+            Arrival::Data(block) | Arrival::Silence(block) if self.stop.get() => {
+                self.block.set(block);
+                Err(UploadFault::Stopped)
+            }
             _ if self.stop.get() => Err(UploadFault::Stopped),
             Arrival::Data(block) => Ok(block),
             Arrival::End(_) => Err(UploadFault::Client(Cause::ClientClosed.into())),
@@ -489,12 +548,8 @@ impl Moving<'_> {
         }
     }
 
-    /// Collects the trailer section and ends the stream with it. Gives back what came behind it.
-    async fn trailers(
-        &self,
-        block: Block,
-        stream: &mut SendStream<Bytes>,
-    ) -> Result<Block, UploadFault> {
+    /// Collects the trailer section. Gives back what came behind it.
+    async fn trailers(&self, block: Block) -> Result<(Block, Option<HeaderMap>), UploadFault> {
         let malformed =
             || UploadFault::Client(Failure::with(Cause::RequestMalformed, "the trailer section"));
         let mut block = block;
@@ -512,11 +567,15 @@ impl Moving<'_> {
         }
         let fields = translate::trailers(&block.data()[..length]).map_err(|_| malformed())?;
         block.consume(length);
-        let ended = match fields {
-            Some(fields) => stream.send_trailers(fields),
-            None => stream.send_data(Bytes::new(), true),
-        };
-        ended.map_err(|_| UploadFault::Upstream)?;
-        Ok(block)
+        Ok((block, fields))
     }
+}
+
+/// Ends a stream, perhaps with trailers.
+fn end(stream: &mut SendStream<Bytes>, trailers: Option<HeaderMap>) -> Result<(), UploadFault> {
+    let ended = match trailers {
+        Some(trailers) => stream.send_trailers(trailers),
+        None => stream.send_data(Bytes::new(), true),
+    };
+    ended.map_err(|_| UploadFault::Upstream)
 }
