@@ -29,8 +29,8 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## Build the proxy and the bench programs, optimised
-	cargo build --locked --release -p ringway -p ringway-push -p ringway-bench
+build: ## Build the proxy, the pusher and the bench programs, optimised
+	cargo build --locked --release -p ringway -p ringway-bench -p ringway-push
 
 .PHONY: run
 run: build ## Run the demo: three origins, the proxy, and a file to edit
@@ -46,7 +46,8 @@ tools: ## Install what tests and benches need and is missing (Debian)
 
 .PHONY: test
 test: tools build ## Run all tests, check the dependencies, count instructions
-	RINGWAY_BIN=$(abspath $(bin))/ringway cargo test --locked --workspace
+	RINGWAY_BIN=$(abspath $(bin))/ringway RINGWAY_PUSH_BIN=$(abspath $(bin))/ringway-push \
+		cargo test --locked --workspace
 	cargo fetch --locked
 	cargo deny --offline check bans licenses sources
 	$(bin)/ringway-bench instructions
@@ -83,6 +84,8 @@ soak: build ## Load both backends in turn for a long time; any failed request fa
 		cargo test --locked -p ringway --test e2e leaves_and_roots_rotate -- --nocapture
 	RINGWAY_BIN=$(abspath $(bin))/ringway RINGWAY_STREAMS_SECONDS=$(SOAK_STREAMS_SECONDS) \
 		cargo test --locked -p ringway --test e2e streams_that_are_given_up -- --nocapture
+	RINGWAY_PUSH_BIN=$(abspath $(bin))/ringway-push RINGWAY_FLEET_SIDECARS=500 \
+		cargo test --locked -p ringway-bench --test fleet -- --nocapture
 	$(bin)/ringway-bench compare --no-record --rounds $(SOAK_ROUNDS) --seconds 10 \
 		--peers ringway-epoll --only h1-small,h1-16m,tcp-16m,idle-9000,routes-100k
 

@@ -108,6 +108,9 @@ pub(crate) enum Error {
     /// Workloads take more instructions than the ratchet allows, or it has others.
     #[error("{}; if this is meant: make bench-instructions UPDATE=1", .0.join("; "))]
     Instructions(Vec<String>),
+    /// A fleet did not get where it should.
+    #[error("the fleet: {0}")]
+    Fleet(String),
     /// Some scenarios could not be measured; the others were, and are recorded.
     #[error("not measured: {}", .0.join("; "))]
     Incomplete(Vec<String>),
@@ -135,6 +138,7 @@ impl Error {
             | Self::Results { .. }
             | Self::Plot { .. }
             | Self::Instructions(_)
+            | Self::Fleet(_)
             | Self::Incomplete(_) => EXIT_RUNTIME,
         }
     }

@@ -11,6 +11,7 @@
 //! instructions  what each step of a request costs, by callgrind, held by a ratchet
 //! certs      a throw-away authority and certificates of a mesh
 //! demo       origin with three variants, the proxy, and the quickstart file
+//! fleet      simulated sidecars, and what they cost their pusher
 //! guard      (internal) ends what a vanished parent left running
 //! ```
 //!
@@ -29,6 +30,7 @@ mod child;
 mod compare;
 mod demo;
 mod error;
+mod fleet;
 mod guard;
 mod limits;
 mod load;
@@ -79,6 +81,8 @@ enum Command {
     Certs(certs::Options),
     /// Start three origins and the proxy with the quickstart file, and print what to try
     Demo(demo::Options),
+    /// Simulate sidecars with real TLS and measure what they cost their pusher, and how fast it is
+    Fleet(fleet::Options),
     /// End registered processes once the pipe on standard input closes
     #[command(hide = true)]
     Guard,
@@ -112,6 +116,7 @@ fn dispatch(command: Command) -> Result<(), Error> {
         Command::Instructions(options) => micro::run(&options),
         Command::Certs(options) => certs::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Fleet(options) => fleet::run(&options),
         Command::Guard => {
             guard::serve();
             Ok(())

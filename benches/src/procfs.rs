@@ -94,6 +94,13 @@ impl Process {
         Ok(sum)
     }
 
+    /// CPU time of the process alone, of threads that have ended too; ms, in ticks of 10.
+    pub(crate) fn cpu_ms(&self) -> io::Result<u64> {
+        let fields = stat_fields(&format!("/proc/{}/stat", self.pid))?;
+        let ticks = number(&fields, 11)? + number(&fields, 12)?;
+        Ok(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    }
+
     /// Memory of the whole tree.
     pub(crate) fn memory(&self) -> io::Result<Memory> {
         let tree = self.tree();

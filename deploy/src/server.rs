@@ -24,7 +24,7 @@ pub mod texts;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -34,7 +34,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use ringway_tls::{CertificateDer, UnixTime};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use self::core::{Core, Roots, Settings};
@@ -350,7 +350,7 @@ async fn serve(options: Options) -> Result<(), RunFault> {
     };
     let pusher =
         Arc::new(opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?);
-    let mut folders = watch(&options.dir);
+    let folder = Directory::watch(&options.dir);
     let first = read_still(&options.dir).await;
     let first = first.map_err(|error| RunFault::Folder(error.to_string()))?;
     read_folder(&pusher, first).await;
@@ -360,11 +360,12 @@ async fn serve(options: Options) -> Result<(), RunFault> {
     announce(&pusher, &options, listener.local_addr()?, admin.local_addr()?);
     tokio::spawn(admin::serve(admin, Arc::clone(&pusher)));
     tokio::spawn(accept(listener, Arc::clone(&pusher)));
+    tokio::spawn(follow(folder, Arc::clone(&pusher)));
+    tokio::spawn(resolve(Arc::clone(&pusher)));
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut tick = tokio::time::interval(TICK);
     let mut refresh = tokio::time::interval(REFRESH_EVERY);
-    let mut resolve = tokio::time::interval(RESOLVE_EVERY);
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     loop {
         tokio::select! {
@@ -377,16 +378,11 @@ async fn serve(options: Options) -> Result<(), RunFault> {
                     tracing::error!("the operator's certificate: {fault}");
                 }
             }
-            _ = resolve.tick() => pusher.resolve().await,
             _ = sweep.tick() => {
                 let swept = pusher.authority_work(|it| it.sweep(UnixTime::now())).await;
                 if let Err(fault) = swept {
                     tracing::error!("sweep: {fault}");
                 }
-            }
-            Some(folder) = folders.recv() => {
-                read_folder(&pusher, folder).await;
-                pusher.resolve().await;
             }
         }
     }
@@ -397,24 +393,27 @@ async fn serve(options: Options) -> Result<(), RunFault> {
     Ok(())
 }
 
-/// Follows the folder: each new reading of it. A task of its own, since whoever waits for a change
-/// must not stop in between.
-fn watch(dir: &Path) -> mpsc::Receiver<Folder> {
-    let (sender, receiver) = mpsc::channel(1);
-    let mut directory = Directory::watch(dir);
-    tokio::spawn(async move {
-        loop {
-            match directory.changed().await {
-                Ok(folder) => {
-                    if sender.send(folder).await.is_err() {
-                        return;
-                    }
-                }
-                Err(error) => tracing::error!("{error}; what was read last stays"),
+/// Takes every change of the folder. A task of its own: whoever waits for a change and stops
+/// waiting loses it.
+async fn follow(mut folder: Directory, pusher: Arc<Pusher>) {
+    loop {
+        match folder.changed().await {
+            Ok(folder) => {
+                read_folder(&pusher, folder).await;
+                pusher.resolve().await;
             }
+            Err(error) => tracing::error!("{error}; what was read last stays"),
         }
-    });
-    receiver
+    }
+}
+
+/// Looks names up from time to time. A task of its own: an answer may take long.
+async fn resolve(pusher: Arc<Pusher>) {
+    let mut every = tokio::time::interval(RESOLVE_EVERY);
+    loop {
+        every.tick().await;
+        pusher.resolve().await;
+    }
 }
 
 async fn read_folder(pusher: &Arc<Pusher>, folder: Folder) {

@@ -9,8 +9,8 @@
 //! | `POST /v1/ca/...` | ca-admins |
 //!
 //! # Invariants
-//! - Who asks is known by the certificate that TLS has verified, and asked anew whether it is
-//!   denied.
+//! - Who asks is known by the certificate that TLS has verified, and whether it is denied is asked
+//!   anew each time.
 //! - Every refusal is JSON with a code for programs and a sentence for people.
 
 use std::convert::Infallible;

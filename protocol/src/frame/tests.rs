@@ -1,4 +1,4 @@
-//! Messages and frames of the protocol, cut everywhere and made of anything.
+//! Frames: round trips, cuts at every byte, limits, and what is not a frame.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! What streams of one class are told, and who is cut off.
+//! Streams: what is shared, who is told what, who is pinged and who is cut off.
 
 use ringway_protocol::{Decoder, Member};
 
