@@ -1,0 +1,5 @@
+//! Fuzzes `ringway_push_fuzz::mesh`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| ringway_push_fuzz::mesh::check(input));
