@@ -203,7 +203,7 @@ fn unmet(table: &Table, test: &Test) -> String {
     }
 }
 
-fn named(table: &Table, id: RuleId) -> String {
+pub(crate) fn named(table: &Table, id: RuleId) -> String {
     let rule = table.rule(id);
     let name = table.route_name(rule.route());
     let line = rule.line().map_or(String::new(), |line| format!(" (line {line})"));
@@ -237,7 +237,12 @@ fn write_candidate(
     }
 }
 
-fn write_action(out: &mut String, table: &Table, rule: &Rule, path: &str) -> fmt::Result {
+pub(crate) fn write_action(
+    out: &mut String,
+    table: &Table,
+    rule: &Rule,
+    path: &str,
+) -> fmt::Result {
     match rule.action() {
         Action::Forward { backends, rewrite } => {
             let total: u64 = backends.weights().map(|(_, weight)| u64::from(weight)).sum();

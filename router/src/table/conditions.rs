@@ -143,6 +143,32 @@ impl Conditions {
         (!holds).then_some(Failure::Identity(wanted))
     }
 
+    /// What a condition still depends on if of the fields only `names` are known, in lower case,
+    /// and nothing of the query; `None` if it cannot hold.
+    pub(crate) fn open(
+        &self,
+        number: u32,
+        request: &RequestKey<'_>,
+        names: &[String],
+    ) -> Option<Vec<Failure<'_>>> {
+        let Some(condition) = self.conditions.get(number as usize) else {
+            return Some(Vec::new());
+        };
+        let method = condition.method.map(|number| &*self.methods[usize::from(number)]);
+        let wanted = self.identities.get(condition.identity as usize);
+        let is_wanted = |wanted: &Wanted| request.identity.is_some_and(|id| wanted.holds(id));
+        let is_there = |test: &Test| names.iter().any(|name| **name == *test.name);
+        let (headers, queries) = self.tests(condition);
+        let is_out = method.is_some_and(|method| method != request.method)
+            || wanted.is_some_and(|wanted| !is_wanted(wanted))
+            || !headers.iter().all(is_there);
+        if is_out {
+            return None;
+        }
+        let values = headers.iter().filter(|test| test.value != Value::Present);
+        Some(values.map(Failure::Header).chain(queries.iter().map(Failure::Query)).collect())
+    }
+
     /// Tests of the headers and of the query parameters.
     pub(crate) fn tests(&self, condition: &Condition) -> (&[Test], &[Test]) {
         let headers = condition.first as usize + usize::from(condition.headers);
