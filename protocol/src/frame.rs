@@ -5,7 +5,7 @@
 //! │ length u32 │ type │ payload: `length` bytes, one line of JSON;   │
 //! │ big endian │  u8  │ for STAGE a line feed and the policy follow  │
 //! └────────────┴──────┴──────────────────────────────────────────────┘
-//!  1 STAGE  2 COMMIT  3 ENDPOINTS  4 BUNDLE  5 PING  6 MOVE  7 HOLD
+//!  1 STAGE  2 COMMIT  3 ENDPOINTS  4 BUNDLE  5 PING  6 MOVE  7 HOLD  8 SAMPLE
 //! ```
 //!
 //! # Invariants
@@ -39,6 +39,8 @@ pub enum Frame {
     Move(Move),
     /// There is nothing to apply, and why.
     Hold(Hold),
+    /// Samples of requests are wanted.
+    Sample(Sample),
 }
 
 /// A policy to compile and keep ready; answered by a report of `staged` or `rejected`.
@@ -145,6 +147,13 @@ pub struct Hold {
     pub reason: String,
 }
 
+/// Samples of requests are wanted; answered by [`Samples`](crate::Samples).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Keys that are taken; a sidecar with more sends the most frequent.
+    pub max: u32,
+}
+
 /// Why bytes are not a stream of frames.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -187,6 +196,7 @@ impl Frame {
             Frame::Ping(_) => 5,
             Frame::Move(_) => 6,
             Frame::Hold(_) => 7,
+            Frame::Sample(_) => 8,
         }
     }
 
@@ -209,6 +219,7 @@ impl Frame {
             Frame::Ping(ping) => serde_json::to_writer(&mut bytes, ping),
             Frame::Move(to) => serde_json::to_writer(&mut bytes, to),
             Frame::Hold(hold) => serde_json::to_writer(&mut bytes, hold),
+            Frame::Sample(sample) => serde_json::to_writer(&mut bytes, sample),
         };
         if let Frame::Stage(stage) = self {
             bytes.push(b'\n');
@@ -234,6 +245,7 @@ impl Frame {
             5 => Frame::Ping(serde_json::from_slice(payload).map_err(refused)?),
             6 => Frame::Move(serde_json::from_slice(payload).map_err(refused)?),
             7 => Frame::Hold(serde_json::from_slice(payload).map_err(refused)?),
+            8 => Frame::Sample(serde_json::from_slice(payload).map_err(refused)?),
             _ => return Ok(None),
         }))
     }
@@ -263,6 +275,7 @@ fn kind(number: u8) -> &'static str {
         5 => "PING",
         6 => "MOVE",
         7 => "HOLD",
+        8 => "SAMPLE",
         _ => "unknown",
     }
 }

@@ -5,6 +5,7 @@
 //!         ── POST /v1/renew   Renew ──▶ Joined       at half of the life of the certificate
 //!         ── GET  /v1/stream  Hello ──▶ Frame ...    for as long as both live
 //!         ── POST /v1/report  Report ─▶ 204          on every change, else every 10 s
+//!         ── POST /v1/samples Samples ▶ 204          when a SAMPLE frame asks for them
 //! ```
 //!
 //! All of it is HTTP/1.1 over mutual TLS, but for joining, where only the pusher proves who it is.
@@ -26,10 +27,12 @@ mod hash;
 pub mod limits;
 mod message;
 mod name;
+mod sample;
 
 pub use endpoints::{EndpointsHash, EndpointsState, Member, OutOfStep};
 pub use frame::{
-    Bundle, Commit, Decoder, Endpoints, EndpointsChange, Frame, FrameError, Hold, Move, Ping, Stage,
+    Bundle, Commit, Decoder, Endpoints, EndpointsChange, Frame, FrameError, Hold, Move, Ping,
+    Sample, Stage,
 };
 pub use hash::{HashError, PolicyHash};
 pub use message::{
@@ -37,6 +40,7 @@ pub use message::{
     StateReport, Traffic,
 };
 pub use name::{Name, NameError};
+pub use sample::{SampleKey, Sampled, Samples, TooMuch};
 
 /// Version of the protocol, as both sides name it; part of every path (`/v1/`).
 pub const VERSION: u32 = 1;

@@ -27,4 +27,14 @@ pub const CLUSTERS_MAX: usize = 10_000;
 /// Endpoints of one cluster: as many as a file may give it.
 pub const MEMBERS_MAX: usize = 4096;
 
+/// Keys of requests in one message of samples: as many as a sidecar keeps.
+pub const SAMPLE_KEYS_MAX: usize = 1000;
+
+/// Bytes of one key, over all its texts. Requests with more are counted and left out: a part of a
+/// path is another path.
+pub const SAMPLE_KEY_BYTES_MAX: usize = 768;
+
+/// Names of header fields in one key.
+pub const SAMPLE_HEADERS_MAX: usize = 64;
+
 const _: () = assert!(POLICY_BYTES_MAX < FRAME_BYTES_MAX && FRAME_BYTES_MAX <= u32::MAX as usize);

@@ -27,6 +27,7 @@ pub mod passthrough;
 pub mod proxy_protocol;
 pub mod recorder;
 pub mod run;
+pub mod sample;
 pub mod shared;
 #[allow(unsafe_code)]
 pub mod sys;

@@ -12,6 +12,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ringway_protocol::limits::SAMPLE_KEYS_MAX;
 use thiserror::Error;
 
 use crate::admin;
@@ -21,6 +22,7 @@ use crate::control::push::state::{StateDir, StateError};
 use crate::control::push::{Settings, SharedState};
 use crate::control::reload::{Delivery, Rejection, Reloader, Start};
 use crate::io::backend::{self, Backend};
+use crate::sample::Reservoir;
 use crate::shared::{PlaintextPeers, Seat, Shared};
 use crate::worker;
 use crate::worker::mailbox::Mailbox;
@@ -85,7 +87,9 @@ pub fn run(options: Options) -> Result<(), StartError> {
     let (start, pusher) = first(&mut reloader)?;
     let (running, deliveries) = start;
     let (admin_listener, admin_address) = bind_admin(running.table.admin())?;
-    let shared = Arc::new(Shared::new(backend, seats(placement.workers())?, running));
+    let is_sampled = pusher.as_ref().is_some_and(|pusher| pusher.settings.samples);
+    let seats = seats(placement.workers(), is_sampled)?;
+    let shared = Arc::new(Shared::new(backend, seats, running));
     for delivery in deliveries {
         // A fresh mailbox has room for far more listeners than a file may have.
         let _ = shared.seats[delivery.worker].mailbox.post(delivery.message);
@@ -118,13 +122,16 @@ fn first(reloader: &mut Reloader) -> Result<(First, Option<Pusher>), StartError>
     Ok(((running, deliveries), Some(Pusher { settings, state, boot, applied })))
 }
 
-fn seats(workers: usize) -> io::Result<Vec<Seat>> {
+/// One for each worker; together they keep as many samples as fit into a message, or none.
+fn seats(workers: usize, is_sampled: bool) -> io::Result<Vec<Seat>> {
+    let samples = if is_sampled { SAMPLE_KEYS_MAX.div_ceil(workers.max(1)) } else { 0 };
     let seat = |_| {
         Ok(Seat {
             mailbox: Mailbox::new()?,
             shard: Arc::default(),
             load: Default::default(),
             plaintext: PlaintextPeers::default(),
+            samples: Reservoir::new(samples),
         })
     };
     (0..workers).map(seat).collect()

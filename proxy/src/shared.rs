@@ -21,6 +21,7 @@ use ringway_router::{EndpointTable, ListenerId, Table};
 use crate::io::backend::Backend;
 use crate::limits::PLAINTEXT_PEERS_MAX;
 use crate::recorder::Shard;
+use crate::sample::Reservoir;
 use crate::tls::credentials::Credentials;
 use crate::worker::mailbox::Mailbox;
 
@@ -79,6 +80,8 @@ pub struct Seat {
     pub load: CachePadded<AtomicU32>,
     /// Who connects in plaintext where TLS is spoken too.
     pub plaintext: PlaintextPeers,
+    /// Requests that it has routed; none unless the file wants it.
+    pub samples: Reservoir,
 }
 
 /// Connections in plaintext to listeners that speak TLS too, by series of the listener and address

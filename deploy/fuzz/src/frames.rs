@@ -9,7 +9,7 @@ const CUTS_MAX: usize = 64;
 /// Bytes before a payload.
 const HEADER: usize = 5;
 /// Types that are known.
-const KNOWN: std::ops::RangeInclusive<u8> = 1..=7;
+const KNOWN: std::ops::RangeInclusive<u8> = 1..=8;
 
 /// Frames in their order, and the error that ended the stream.
 type Read = (Vec<Frame>, Option<String>);

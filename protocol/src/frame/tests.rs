@@ -27,6 +27,7 @@ fn all() -> Vec<Frame> {
         Frame::Ping(Ping { now_ms: 1, stream: 2, endpoints: None }),
         Frame::Move(Move { retry_ms: 500, to: None }),
         Frame::Hold(Hold { reason: "no workload has this identity".into() }),
+        Frame::Sample(Sample { max: 1000 }),
     ]
 }
 

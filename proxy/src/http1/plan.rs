@@ -190,6 +190,9 @@ pub fn decide(
         fields: request.fields,
         identity: context.identity(),
     };
+    if context.worker.sampler.is_due() {
+        context.worker.take_sample(&context.running.table, &key);
+    }
     let Some(rule_id) = context.running.table.route(&key) else {
         return Ok(refuse(context, request, 0, Cause::NoRoute.into()));
     };

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
-use ringway_router::ListenerId;
+use ringway_router::{ListenerId, RequestKey, Table};
 
 use self::accept::{Listening, accept_loop};
 use self::date::DateCache;
@@ -41,6 +41,7 @@ use crate::io::deadlines::Deadlines;
 use crate::io::notify::Notify;
 use crate::io::turn;
 use crate::recorder::Shard;
+use crate::sample::Sampler;
 use crate::shared::{Accepted, Instance, Running, Shared};
 use crate::sys::mapped::Mapped;
 use crate::sys::stream::Stream;
@@ -72,6 +73,8 @@ pub struct Worker {
     pub sessions: Sessions,
     /// Room for paths while a request is planned.
     pub scratch: RefCell<Scratch>,
+    /// Counts down to the next request that is kept as a sample.
+    pub sampler: Sampler,
     random: RefCell<fastrand::Rng>,
     running: RefCell<Rc<Snapshot>>,
     instances: RefCell<HashMap<Instance, InstanceState>>,
@@ -126,6 +129,7 @@ impl Worker {
             handshakes: Handshakes::default(),
             sessions: Sessions::default(),
             scratch: RefCell::default(),
+            sampler: Sampler::new(shared.seats[id].samples.is_enabled()),
             random: RefCell::new(fastrand::Rng::new()),
             running: RefCell::new(running),
             instances: RefCell::default(),
@@ -139,6 +143,13 @@ impl Worker {
     #[must_use]
     pub fn random(&self) -> u64 {
         self.random.borrow_mut().u64(..)
+    }
+
+    /// Keeps a request as a sample.
+    #[cold]
+    pub fn take_sample(&self, table: &Table, key: &RequestKey<'_>) {
+        let reservoir = &self.shared.seats[self.id].samples;
+        self.sampler.take(reservoir, table, key, || self.random());
     }
 
     /// Takes the newest table, if there is one, and says which is in use.

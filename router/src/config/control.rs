@@ -36,6 +36,11 @@ pub struct ControlConfig {
     /// Words by which a rollout chooses, such as `canary`. Default none.
     #[serde(skip_serializing_if = "is_default")]
     pub labels: Vec<String>,
+    /// Whether keys of requests are kept (listener, method, host, path, names of headers, identity
+    /// of the client), for `ringway-push replay`; read at the start. Default false. True takes
+    /// 1 MiB at most, and lets operators of the pusher see those keys.
+    #[serde(skip_serializing_if = "is_default")]
+    pub samples: bool,
 }
 
 impl ControlConfig {
@@ -55,6 +60,7 @@ pub(super) fn decode<'a>(r: &mut Reader<'a, '_>, node: Node<'a>) -> ControlConfi
         "token_file" => control.token_file = r.text(node),
         "state_dir" => set(&mut control.state_dir, r.text(node)),
         "node" => control.node = r.text(node),
+        "samples" => set(&mut control.samples, r.truth(node)),
         _ => control.labels = r.list(node, LABELS_MAX, Reader::text),
     });
     control

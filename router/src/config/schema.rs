@@ -33,7 +33,7 @@ pub(super) const IDENTITY: Schema =
     schema("an identity", &["certificate", "key", "trust_bundle", "revocation_lists"], &[]);
 pub(super) const CONTROL: Schema = schema(
     "control",
-    &["address", "bundle_hash", "token_file", "state_dir", "node", "labels"],
+    &["address", "bundle_hash", "token_file", "state_dir", "node", "labels", "samples"],
     &[],
 );
 pub(super) const DRAIN: Schema = schema("drain", &["delay", "timeout"], &[]);

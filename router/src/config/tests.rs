@@ -523,7 +523,7 @@ clusters:
   - {name: o, tls: {server_name: n, trust_bundle: a, certificate: b, key: c, min_version: "1.3", resumption: false}}
 "#;
     let control = format!(
-        "control: {{address: \"p:1\", bundle_hash: {}, token_file: t, state_dir: s, node: n, labels: [l]}}",
+        "control: {{address: \"p:1\", bundle_hash: {}, token_file: t, state_dir: s, node: n, labels: [l], samples: true}}",
         "ab".repeat(32)
     );
     let files = [yaml, &control].map(|text| {

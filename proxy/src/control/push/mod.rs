@@ -19,6 +19,7 @@ pub mod connection;
 pub mod identity;
 pub mod policies;
 pub mod probation;
+pub mod samples;
 pub mod session;
 pub mod state;
 
@@ -140,6 +141,8 @@ pub struct Settings {
     pub node: Name,
     /// Labels.
     pub labels: Vec<Name>,
+    /// Whether requests are sampled.
+    pub samples: bool,
 }
 
 impl Settings {
@@ -166,6 +169,7 @@ impl Settings {
             state_dir: folder.join(&control.state_dir),
             node,
             labels: labels.map_err(|error| error.to_string())?,
+            samples: control.samples,
         })
     }
 }

@@ -33,6 +33,7 @@ use self::renewal::Renewed;
 use super::connection::{Connection, FrameStream, PushError, Target};
 use super::identity::Identity;
 use super::policies::Policies;
+use super::samples;
 use super::state::Boot;
 use super::{Orders, PUSHER_PATH, Settings, SharedState};
 use crate::control::status::Status;
@@ -108,6 +109,7 @@ pub struct Session {
     /// reach the pusher by itself.
     era: u64,
     report_at: Instant,
+    sampling: Option<JoinHandle<()>>,
     renewing: Option<JoinHandle<Renewed>>,
     renew_at: Option<Instant>,
     renew_backoff: Backoff,
@@ -229,6 +231,7 @@ impl Session {
             report_connection: None,
             era: 0,
             report_at: now,
+            sampling: None,
             renewing: None,
             renew_at: None,
             renew_backoff: Backoff::new(RENEW_BACKOFF),
@@ -366,6 +369,18 @@ impl Session {
                 tracing::warn!("the pusher has nothing to apply: {}", hold.reason);
                 self.status.update_push(|push| push.hold = Some(hold.reason));
             }
+            Frame::Sample(sample) => self.sample(sample.max as usize),
+        }
+    }
+
+    /// Sends what the workers have sampled, one answer at a time.
+    fn sample(&mut self, max: usize) {
+        let stream = self.stream.as_ref().and_then(|stream| stream.number);
+        let (Some(stream), Some(target)) = (stream, self.target()) else { return };
+        if self.sampling.as_ref().is_none_or(JoinHandle::is_finished) {
+            let node = self.settings.node.clone();
+            let answer = samples::answer(&self.shared, node, stream, max);
+            self.sampling = Some(tokio::spawn(samples::send(target, answer)));
         }
     }
 
