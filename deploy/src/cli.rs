@@ -1,5 +1,5 @@
 //! The command line: `run` and what asks it (`status`, `release`, `rollout`, `rollback`, `history`,
-//! `ca`), and what needs no pusher (`compile`, `check`, `diff`, `intention`).
+//! `replay`, `ca`), and what needs no pusher (`compile`, `check`, `diff`, `intention`).
 //!
 //! # Invariants
 //! - Exit codes are 64 for a wrong command line, 78 for a wrong mesh, 1 for everything else that
@@ -14,6 +14,7 @@ mod diff;
 pub(crate) mod files;
 mod intention;
 mod operate;
+mod replay;
 mod run;
 
 use std::io::{IsTerminal, Write};
@@ -68,6 +69,13 @@ enum Command {
     Rollback(operate::RollbackArgs),
     /// Show the releases and what became of them.
     History(operate::ShowArgs),
+    /// Say what the folder would change for requests that sidecars have seen.
+    ///
+    /// Asks the sidecars that keep samples (`control.samples`) and compares the answers of the
+    /// policies that run with those of the folder. What depends on the value of a header or of a
+    /// query is said to, not guessed. Exits with 1 if something would change, or nothing can be
+    /// said.
+    Replay(replay::Args),
     /// The certificate authority: roots, tokens, operators, denials.
     ///
     /// Works on the state folder, whether the pusher runs on it or not.
@@ -110,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Rollout(args) => operate::rollout(&args),
         Command::Rollback(args) => operate::rollback(&args),
         Command::History(args) => operate::history(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Ca(args) => ca::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Check(args) => check::run(&args),

@@ -18,6 +18,7 @@ pub mod intention;
 pub mod limits;
 pub mod model;
 pub mod release;
+pub mod replay;
 pub mod rollout;
 pub mod server;
 pub mod source;

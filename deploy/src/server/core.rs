@@ -16,6 +16,7 @@
 
 mod ask;
 mod kept;
+mod samples;
 mod sets;
 pub mod streams;
 
@@ -46,6 +47,9 @@ use crate::rollout::{Command, ControlFault, Plan};
 use crate::source::Folder;
 use crate::store::Store;
 use crate::version::SidecarKey;
+
+use self::samples::SampleStore;
+pub use self::samples::SamplesFault;
 
 /// Policies that are not released yet, and why.
 #[derive(Debug, Clone)]
@@ -99,6 +103,7 @@ pub struct Core {
     stages: Stages,
     next_connection: u64,
     roots: Roots,
+    samples: SampleStore,
 }
 
 /// The STAGE frames of a rollout, encoded: one for each class, at most as long as all its policies.
@@ -145,6 +150,7 @@ impl Core {
             stages: Stages::default(),
             next_connection,
             roots: Roots::default(),
+            samples: SampleStore::default(),
         })
     }
 

@@ -3,8 +3,9 @@
 //! | call | who |
 //! |---|---|
 //! | `POST /v1/join` | whoever has a token |
-//! | `POST /v1/renew`, `GET /v1/stream`, `POST /v1/report` | a sidecar, by its certificate |
+//! | `POST /v1/renew`, `/v1/report`, `/v1/samples`, `GET /v1/stream` | a sidecar's certificate |
 //! | `GET /v1/status`, `/v1/history`, `/v1/ca` | operators: viewers and above |
+//! | `POST /v1/replay` | editors and above: it shows paths and callers |
 //! | `POST /v1/release`, `/v1/rollback`, `/v1/rollout` | releasers and above |
 //! | `POST /v1/ca/...` | ca-admins |
 //!
@@ -23,12 +24,12 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use ringway_protocol::limits::BODY_BYTES_MAX;
-use ringway_protocol::{Hello, Join, Joined, Refused, Renew, Report};
+use ringway_protocol::{Hello, Join, Joined, Refused, Renew, Report, Samples};
 use ringway_tls::{CertificateDer, SpiffeId, UnixTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::core::AskFault;
+use super::core::{AskFault, SamplesFault};
 use super::operate;
 use super::stream::StreamBody;
 use super::{Pusher, now_ms};
@@ -112,6 +113,16 @@ impl From<AskFault> for Fault {
     }
 }
 
+impl From<SamplesFault> for Fault {
+    fn from(fault: SamplesFault) -> Fault {
+        let (status, code) = match fault {
+            SamplesFault::NotAsked => (StatusCode::CONFLICT, "not_asked"),
+            SamplesFault::TooMuch(_) => (StatusCode::BAD_REQUEST, "too_much"),
+        };
+        Fault::new(status, code, fault.to_string())
+    }
+}
+
 /// Answers a request of the peer with the certificates `chain`, leaf first; none if it showed none.
 pub async fn answer(
     pusher: Arc<Pusher>,
@@ -141,6 +152,10 @@ async fn route(
         (&Method::POST, "/v1/report") => {
             let peer = admitted(&pusher, chain).await?;
             report(pusher, peer, body(request).await?).await
+        }
+        (&Method::POST, "/v1/samples") => {
+            let peer = admitted(&pusher, chain).await?;
+            samples(pusher, peer, body(request).await?).await
         }
         _ => {
             let peer = admitted(&pusher, chain).await?;
@@ -320,6 +335,16 @@ async fn report(
     let told = report_of(report);
     let taken = pusher.core_work(move |core| core.report(&key, told, connection, now_ms())).await;
     taken?;
+    Ok(no_content())
+}
+
+async fn samples(
+    pusher: Arc<Pusher>,
+    peer: Peer,
+    samples: Samples,
+) -> Result<Response<Payload>, Fault> {
+    let key = sidecar(&peer, samples.node.as_str())?;
+    pusher.core_work(move |core| core.take_samples(&key, samples)).await?;
     Ok(no_content())
 }
 

@@ -1,6 +1,7 @@
 //! What operators ask: how things stand, releases, certificates.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
@@ -8,10 +9,15 @@ use ringway_tls::UnixTime;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::core::Ask;
+use super::core::{Ask, Core};
 use super::http::{Fault, Payload, body, json as answer, no_content};
 use super::{Pusher, now_ms};
 use crate::ca::{self, Role};
+use crate::replay::Material;
+
+/// How long sidecars have to send their samples, and how often it is looked.
+const SAMPLES_TIME: Duration = Duration::from_secs(5);
+const SAMPLES_LOOK: Duration = Duration::from_millis(50);
 
 /// `POST /v1/rollback`.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -79,6 +85,10 @@ pub(super) async fn route(
             pusher.refresh().await;
             Ok(answer(StatusCode::OK, &answered))
         }
+        (&Method::POST, "/v1/replay") => {
+            may(Role::Editor)?;
+            Ok(answer(StatusCode::OK, &material(&pusher).await))
+        }
         (&Method::POST, "/v1/release") => {
             may(Role::Releaser)?;
             let ask: Ask = body(request).await?;
@@ -88,9 +98,7 @@ pub(super) async fn route(
         (&Method::POST, "/v1/rollback") => {
             may(Role::Releaser)?;
             let back: Rollback = body(request).await?;
-            let work = move |core: &mut super::core::Core| {
-                core.rollback(back.to, &back.ask, &name, now_ms())
-            };
+            let work = move |core: &mut Core| core.rollback(back.to, &back.ask, &name, now_ms());
             pusher.core_work(work).await?;
             Ok(no_content())
         }
@@ -102,12 +110,24 @@ pub(super) async fn route(
     }
 }
 
+/// Asks the sidecars for samples, and waits for those that answer.
+async fn material(pusher: &Arc<Pusher>) -> Material {
+    pusher.core_work(Core::ask_samples).await;
+    let answered = async {
+        while pusher.core_work(|core| core.awaits_samples()).await {
+            tokio::time::sleep(SAMPLES_LOOK).await;
+        }
+    };
+    let _ = tokio::time::timeout(SAMPLES_TIME, answered).await;
+    pusher.core_work(|core| core.material()).await
+}
+
 async fn rollout(
     pusher: &Arc<Pusher>,
     name: String,
     action: Rollout,
 ) -> Result<Response<Payload>, Fault> {
-    let work = move |core: &mut super::core::Core| {
+    let work = move |core: &mut Core| {
         let now = now_ms();
         core.control(now, |conductor| match action {
             Rollout::Pause => conductor.pause(&name).map(|()| Vec::new()),

@@ -267,7 +267,15 @@ impl Streams {
         }
     }
 
-    fn keys(&self) -> Vec<SidecarKey> {
+    /// The number of the stream of a sidecar, if it has one.
+    #[must_use]
+    pub fn connection(&self, key: &SidecarKey) -> Option<ConnectionId> {
+        self.live.get(key).map(|live| live.connection)
+    }
+
+    /// Who is connected.
+    #[must_use]
+    pub fn keys(&self) -> Vec<SidecarKey> {
         self.live.keys().cloned().collect()
     }
 }
