@@ -38,7 +38,7 @@ pub struct ControlConfig {
     pub labels: Vec<String>,
     /// Whether keys of requests are kept (listener, method, host, path, names of headers, identity
     /// of the client), for `ringway-push replay`; read at the start. Default false. True takes
-    /// 1 MiB at most, and lets operators of the pusher see those keys.
+    /// 4 MiB at most, and lets operators of the pusher see those keys.
     #[serde(skip_serializing_if = "is_default")]
     pub samples: bool,
 }

@@ -14,7 +14,7 @@ use crate::fleet::{ConnectionId, Sidecar};
 use crate::replay::{Material, SidecarSamples};
 use crate::version::SidecarKey;
 
-/// Keys of all sidecars at once: 75 MiB at most, a tenth of it as a rule.
+/// Keys of all sidecars at once: 400 MiB at worst (names of 64 headers each), 50 MiB as a rule.
 const KEYS_MAX: usize = 100_000;
 
 /// Why samples are not taken.
