@@ -1,5 +1,5 @@
-//! Simulated sidecars against a real pusher: how fast a change is there, what it costs, and that all
-//! come back.
+//! Simulated sidecars against a real pusher: how fast a change is there, what it costs, and that
+//! all come back.
 //!
 //! With `RINGWAY_FLEET_SIDECARS=500` it is what `make soak` runs; else the fleet is small.
 

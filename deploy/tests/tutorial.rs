@@ -1,5 +1,5 @@
-//! The tutorial, word for word: every block of commands is run, in one shell and in order, and every
-//! line of the answer below it must come, in order; `…` stands for whatever there is.
+//! The tutorial, word for word: every block of commands is run, in one shell and in order, and
+//! every line of the answer below it must come, in order; `…` stands for whatever there is.
 
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used)]

@@ -286,7 +286,7 @@ impl Sidecar {
             }
             Frame::Ping(ping) => self.compare(stream, &ping)?,
             Frame::Move(moved) => return Err(Over::Moved(Duration::from_millis(moved.retry_ms))),
-            Frame::Hold(_) => {}
+            Frame::Hold(_) | Frame::Sample(_) => {}
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! What a sidecar says of itself in a query: what was read is written and read again as the same, and
-//! what is not known changes nothing.
+//! What a sidecar says of itself in a query: what was read is written and read again as the same,
+//! and what is not known changes nothing.
 
 use ringway_protocol::limits::{NAME_BYTES_MAX, NAMES_MAX};
 use ringway_protocol::{Hello, HelloError, Name};

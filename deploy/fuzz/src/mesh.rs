@@ -1,8 +1,8 @@
 //! A folder of a mesh: whatever is in it, what is accepted compiles for every workload, and every
 //! policy is a file that a sidecar takes.
 //!
-//! An input is all files of the folder, one behind the other. A line `# file: NAME` begins the next;
-//! what stands before the first is `a.yaml`.
+//! An input is all files of the folder, one behind the other. A line `# file: NAME` begins the
+//! next; what stands before the first is `a.yaml`.
 
 use ringway_push::compile::{Options, Policies, compile_all};
 use ringway_push::diagnostic::Diagnostic;

@@ -254,7 +254,7 @@ on_both_backends! {
             let body = "x".repeat(length);
             let head = "PUT / HTTP/1.1\r\nHost: a\r\n";
             let stream = &mut client.stream;
-            if length % 2 == 0 {
+            if length.is_multiple_of(2) {
                 let text = format!("{head}Content-Length: {length}\r\n\r\n{body}");
                 let (first, rest) = text.split_at(text.len() - length / 2);
                 stream.write_all(first.as_bytes()).unwrap();
