@@ -1,7 +1,7 @@
 //! What is wrong with a mesh, where, and what to do about it.
 //!
 //! A [`Diagnostic`] names the object that it is about (`route shop-canary`), the place in its file
-//! and the path into the object. It may be made without a place; [`Diagnostic::located`] finds that
+//! and the path into the object. It may be made without a place; [`Diagnostic::locate`] finds that
 //! from the path.
 //!
 //! # Invariants

@@ -6,7 +6,7 @@
 //!
 //! The reservoir is filled by skips (algorithm L): how many requests are passed over before the
 //! next one is taken is drawn once, so that those in between cost a decrement. The chance never
-//! falls below 1 in [`FADE`], so that old requests make room for new ones.
+//! falls below 1 in `FADE`, so that old requests make room for new ones.
 //!
 //! # Invariants
 //! - A sampler that is off counts down from where it never arrives; it keeps nothing.

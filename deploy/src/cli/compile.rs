@@ -28,9 +28,9 @@ const ENVOY_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST),
 /// Whose files are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
-    /// The sidecar's: <workload>.json, for `ringway run`.
+    /// The sidecar's: WORKLOAD.json, for `ringway run`.
     Ringway,
-    /// Envoy's bootstrap: <workload>.envoy.json, for `envoy -c`.
+    /// Envoy's bootstrap: WORKLOAD.envoy.json, for `envoy -c`.
     Envoy,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Args {
     /// Where the files are written, one for each workload.
     #[arg(short, long, value_name = "FOLDER")]
     out: PathBuf,
-    /// Where sidecars find FOLDER/<workload>/tls.crt, tls.key and ca.crt [default: id/svid.pem
+    /// Where sidecars find FOLDER/WORKLOAD/tls.crt, tls.key and ca.crt [default: id/svid.pem
     /// and id/bundle.pem beside the file].
     #[arg(long, value_name = "FOLDER")]
     certificates: Option<PathBuf>,

@@ -43,7 +43,7 @@ const EXTENSIONS: &str = "type.googleapis.com/envoy.extensions";
 /// Writes the policy of a workload as an Envoy bootstrap, its admin server at `admin`.
 ///
 /// # Errors
-/// Those of [`compile`](super::compile), and what has no equal in Envoy, each at its object.
+/// Those of [`super::compile`], and what has no equal in Envoy, each at its object.
 pub fn envoy(
     mesh: &Mesh,
     workload: &Workload,

@@ -19,7 +19,7 @@
 //! - Only what no state of a connection or of a stream depends on is taken out: h2 sees what is an
 //!   error of the connection.
 //! - A peer that does not begin with SETTINGS is not served: h2 lets that pass, so it is shown
-//!   [`BREACH`] instead, and ends the connection by its own ways.
+//!   `BREACH` instead, and ends the connection by its own ways.
 
 use std::ops::Range;
 use std::time::Duration;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! # Invariants
-//! - All streams of a class have been told the same endpoints: those of [`Class::told`].
+//! - All streams of a class have been told the same endpoints: those of its `told`.
 //! - A stream whose sidecar does not read is ended: it connects again and says what it has.
 //! - A class without streams takes no room.
 //!
