@@ -102,6 +102,16 @@ on_both_backends! {
         }
     }
 
+    fn clocks_may_differ_by_ten_minutes(backend: Backend) {
+        let world = World::new(backend, &["--profile", "dev"]);
+        let shop = world.sidecar_at("shop", "node-shop", -595);
+        let web = world.sidecar_at("web", "node-web", 595);
+        world.until_served();
+        for sidecar in [&shop, &web] {
+            assert_eq!(sidecar.control().unwrap()["connected"], true);
+        }
+    }
+
     fn a_denied_sidecar_is_cut_off(backend: Backend) {
         let world = World::new(backend, &["--profile", "dev"]);
         let (_shop, web) = world.pair();

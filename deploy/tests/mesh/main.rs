@@ -9,5 +9,6 @@
 mod certificates;
 mod failures;
 mod guards;
+mod old;
 mod rollouts;
 mod support;

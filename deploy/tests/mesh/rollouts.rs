@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use super::failures::settled;
+use ringway_protocol::State;
+
+use super::old::OldSidecar;
 use super::support::{Backend, Forwarder, World, eventually, on_both_backends};
 
 const QUICK: [&str; 4] = ["--probation", "4s", "--bake", "1s"];
@@ -50,6 +53,27 @@ on_both_backends! {
         between.set_open(true);
         eventually("the release is halted", || world.outcome(2).as_deref() == Some("halted"));
         assert!(web.process.log().contains("the pusher could not be reached any more"));
+    }
+
+    fn what_one_sidecar_does_not_support_is_applied_by_nobody(backend: Backend) {
+        let world = World::new(backend, &["--profile", "dev"]);
+        let (shop, web) = world.pair();
+        settled(&world, 1);
+        let before = (shop.running(), web.running());
+        let old = OldSidecar::join(&world, "web", "node-old");
+        let first = old.staged_with("");
+        assert!(first.requires.iter().any(|needed| needed == "discovery-pushed"));
+        old.report(&first, State::Staged, "");
+        eventually("the old sidecar is to apply it", || old.is_committed(first.generation));
+        old.report(&first, State::Confirmed, "");
+        world.write("shop.yaml", &world.harmless(1));
+        let second = old.staged_with("/r1");
+        old.report(&second, State::Rejected, "unsupported: this version cannot do mutual-tls");
+        eventually("the release is halted", || world.outcome(2).as_deref() == Some("halted"));
+        let text = world.push_badly(&["status"]);
+        assert!(text.contains("node-old") && text.contains("cannot do mutual-tls"), "{text}");
+        assert_eq!((shop.running(), web.running()), before);
+        assert!(!old.is_committed(second.generation));
     }
 
     fn the_second_of_two_releases_waits_for_the_first(backend: Backend) {

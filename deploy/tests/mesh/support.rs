@@ -180,7 +180,7 @@ pub struct Process {
 }
 
 impl Process {
-    fn start(mut command: Command, log: PathBuf) -> Process {
+    pub fn start(mut command: Command, log: PathBuf) -> Process {
         let file = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         command.stdout(file.try_clone().unwrap()).stderr(file).stdin(Stdio::null());
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -231,11 +231,14 @@ pub struct Sidecar {
     config: PathBuf,
     pub state: PathBuf,
     backend: Backend,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Sidecar {
     fn command(&self) -> Command {
-        sidecar_command(&self.config, self.backend)
+        let mut command = sidecar_command(&self.config, self.backend);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
     }
 
     /// Starts it again, after it has ended.
@@ -443,7 +446,26 @@ impl World {
         let (backend, log) = (self.backend, self.path(&format!("{node}.log")));
         let process = Process::start(sidecar_command(&config, backend), log);
         let state = self.path(&format!("state-{node}"));
-        Sidecar { process, admin, config, state, backend }
+        Sidecar { process, admin, config, state, backend, environment: Vec::new() }
+    }
+
+    /// A sidecar whose clock differs by so many seconds (libfaketime, Debian's package `faketime`).
+    pub fn sidecar_at(&self, workload: &str, node: &str, seconds: i64) -> Sidecar {
+        let token = self.token(workload, &["--uses", "5"]);
+        let mut sidecar = self.sidecar_with(node, "", &token);
+        sidecar.process.kill();
+        let folders = fs::read_dir("/usr/lib").unwrap().flatten().map(|entry| entry.path());
+        let mut libraries = folders.map(|path| path.join("faketime/libfaketimeMT.so.1"));
+        let library = libraries.find(|path| path.exists());
+        let library = library.expect("libfaketime is missing: run `make tools`");
+        sidecar.environment = vec![
+            ("LD_PRELOAD", library.display().to_string()),
+            ("FAKETIME", format!("{seconds:+}")),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ("DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ];
+        sidecar.restart();
+        sidecar
     }
 
     /// Sidecars of both workloads, when requests pass from one to the other.
