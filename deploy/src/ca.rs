@@ -40,6 +40,7 @@ pub(crate) use authority::hex;
 pub use command::{Answer, Command, Made, TokenCommand, answer};
 pub use deny::{Crl, Denial, Subject};
 pub use fault::{CaFault, Refusal};
+pub(crate) use identity::check_workload;
 pub use identity::{Pattern, Role};
 pub use issue::{Credentials, Issued, Peer};
 pub use keys::{Keys, Secret};

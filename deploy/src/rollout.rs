@@ -96,6 +96,19 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The sidecar that is to be told, if one is.
+    #[must_use]
+    pub fn sidecar(&self) -> Option<&SidecarKey> {
+        match self {
+            Command::Stage { sidecar, .. }
+            | Command::Commit { sidecar, .. }
+            | Command::Revert { sidecar, .. } => Some(sidecar),
+            Command::Finished { .. } | Command::Halted { .. } => None,
+        }
+    }
+}
+
 /// Where a rollout is. Drawn above; it moves by `open_gate`, `begin_step`, `confirm` and `halt`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

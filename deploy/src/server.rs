@@ -13,6 +13,7 @@
 //! - The core and the authority may wait for the disk: they are called on threads that may block.
 //! - Whoever connects too fast waits; nobody who is connected does.
 
+mod accept;
 pub mod admin;
 pub mod core;
 pub mod http;
@@ -29,41 +30,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use ringway_tls::{CertificateDer, UnixTime};
-use tokio::net::{TcpListener, TcpStream};
+use ringway_tls::UnixTime;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use self::accept::CONNECTIONS_MAX;
 use self::core::{Core, Roots, Settings};
 use self::identity::Identity;
 use self::record::RecordFault;
 use self::texts::Texts;
 use crate::ca::{Authority, CaFault, Gate, Issued, Keys, Lives, Phase, Role};
 use crate::cli::files;
-use crate::limits::SIDECARS_MAX;
 use crate::model::Mesh;
 use crate::source::Folder;
 use crate::source::directory::{Directory, read_still};
 use crate::store::{Local, Store, StoreFault};
 use crate::version::PolicyHash;
 
-/// Connections at once: a stream and one for reports of each sidecar, and some of operators.
-const CONNECTIONS_MAX: usize = 2 * SIDECARS_MAX + 1000;
-/// Handshakes at once, and how many may begin in a second for each processor.
-const HANDSHAKES_MAX: usize = 64;
-const HANDSHAKES_PER_SECOND: u32 = 200;
-/// How long a handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the head of a request may take, and how long may be between two requests: sidecars
-/// report every 8 to 12 s over one connection, which is to be there for the next one.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Messages of joining sidecars that are read at once.
+const JOINS_MAX: usize = 1024;
 /// How long the body of a request may take.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// A peer that acknowledges nothing for so long is gone (TCP_USER_TIMEOUT).
-const SILENT_PEER: Duration = Duration::from_secs(45);
 const TICK: Duration = Duration::from_millis(200);
 /// How often names of endpoints are looked up, and how long one round may take.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
@@ -151,6 +140,10 @@ pub struct Pusher {
     authority: Arc<Authority>,
     identity: Identity,
     roots: Mutex<Roots>,
+    /// Places for the messages of those who join: anybody may send one.
+    joins: Semaphore,
+    /// When the next handshake may begin.
+    pace: accept::Pace,
     /// What has been counted.
     pub counters: Counters,
 }
@@ -214,10 +207,8 @@ impl Pusher {
             pusher.advance_rotation(now);
             let roots = pusher.identity.refresh(now)?;
             *pusher.roots.lock().unwrap_or_else(PoisonError::into_inner) = roots.clone();
-            let changed = pusher.core().set_roots(roots);
-            if changed {
-                pusher.cut_denied(now);
-            }
+            pusher.core().set_roots(roots);
+            pusher.cut_denied(now)?;
             Ok::<(), identity::ServingFault>(())
         });
         match refreshed.await {
@@ -228,7 +219,10 @@ impl Pusher {
     }
 
     /// Ends the streams of those who are denied.
-    fn cut_denied(&self, now: UnixTime) {
+    fn cut_denied(&self, now: UnixTime) -> Result<(), CaFault> {
+        if self.authority.denials(now)?.is_empty() {
+            return Ok(());
+        }
         let peers = self.core().peers();
         for (key, peer) in peers {
             if let Err(fault) = self.authority.check_denied(&peer.id, Some(&peer.serial), now) {
@@ -236,6 +230,13 @@ impl Pusher {
                 self.core().cut(&key);
             }
         }
+        Ok(())
+    }
+
+    /// By how much clocks may differ, in seconds.
+    #[must_use]
+    pub fn skew_s(&self) -> u64 {
+        self.authority.lives().skew_s()
     }
 
     /// One step of a rotation of the root, if one is under way and may be taken.
@@ -335,6 +336,8 @@ fn open(options: &Options) -> Result<Pusher, RunFault> {
         authority,
         identity,
         roots: Mutex::new(roots),
+        joins: Semaphore::new(JOINS_MAX),
+        pace: accept::Pace::new(),
         counters: Counters::default(),
     })
 }
@@ -356,10 +359,12 @@ async fn serve(options: Options) -> Result<(), RunFault> {
     read_folder(&pusher, first).await;
     pusher.resolve().await;
     let mut operator = OperatorFiles::new(&options, listener.local_addr()?);
-    operator.renew(&pusher).await?;
+    if let Err(fault) = operator.renew(&pusher).await {
+        tracing::error!("the operator's certificate: {fault}");
+    }
     announce(&pusher, &options, listener.local_addr()?, admin.local_addr()?);
     tokio::spawn(admin::serve(admin, Arc::clone(&pusher)));
-    tokio::spawn(accept(listener, Arc::clone(&pusher)));
+    tokio::spawn(accept::accept(listener, Arc::clone(&pusher)));
     tokio::spawn(follow(folder, Arc::clone(&pusher)));
     tokio::spawn(resolve(Arc::clone(&pusher)));
     let (mut terminate, mut interrupt) =
@@ -499,76 +504,5 @@ impl Pusher {
         let bundle = ringway_tls::Bundle::parse(self.roots().roots.as_bytes(), &[]);
         let roots = bundle.as_ref().map(ringway_tls::Bundle::roots).unwrap_or_default();
         roots.iter().map(|root| format!("sha256:{}", crate::ca::hex(&root.sha256))).collect()
-    }
-}
-
-/// Accepts connections, no faster than handshakes can be done without keeping others waiting.
-async fn accept(listener: TcpListener, pusher: Arc<Pusher>) {
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let pace = Duration::from_secs(1) / HANDSHAKES_PER_SECOND / processors as u32;
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    let mut next = tokio::time::Instant::now();
-    loop {
-        let Ok(place) = Arc::clone(&connections).acquire_owned().await else { return };
-        let Ok(turn) = Arc::clone(&handshakes).acquire_owned().await else { return };
-        let now = tokio::time::Instant::now();
-        // What was not used of the last tenth of a second may be used at once.
-        next = next.max(now.checked_sub(Duration::from_millis(100)).unwrap_or(now)) + pace;
-        tokio::time::sleep_until(next).await;
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                pusher.counters.connections.fetch_add(1, Ordering::Relaxed);
-                let pusher = Arc::clone(&pusher);
-                tokio::spawn(async move {
-                    connection(pusher, stream, turn).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!("accept: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn connection(
-    pusher: Arc<Pusher>,
-    stream: TcpStream,
-    turn: tokio::sync::OwnedSemaphorePermit,
-) {
-    let _ = stream.set_nodelay(true);
-    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, SILENT_PEER.as_millis() as u32);
-    let Some(acceptor) = pusher.identity.acceptor() else { return };
-    let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
-    drop(turn);
-    let stream = match accepted {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            pusher.counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
-            match ringway_tls::control::refusal() {
-                Some(fault) => tracing::warn!("a connection was refused: {fault}"),
-                None => tracing::debug!("a handshake failed: {error}"),
-            }
-            return;
-        }
-        Err(_) => {
-            pusher.counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-    };
-    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let chain: Arc<[CertificateDer<'static>]> =
-        chain.iter().map(|der| der.clone().into_owned()).collect();
-    let service =
-        service_fn(|request| http::answer(Arc::clone(&pusher), Arc::clone(&chain), request));
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!("a connection ended: {error}");
     }
 }

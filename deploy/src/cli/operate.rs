@@ -239,6 +239,8 @@ fn sidecar_line(row: &Value) -> String {
         version("applied"),
     );
     if let Some(reason) = sidecar["failure"]["reason"].as_str() {
+        // Words of a sidecar, not of this terminal.
+        let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         line +=
             &format!("\n  {}: {reason}", sidecar["failure"]["kind"].as_str().unwrap_or_default());
     }

@@ -141,8 +141,10 @@ impl Rollout {
         let backs = [self.release.restore_generation(), self.release.revert_generation()];
         let is_back = Some(version.hash) == base && backs.contains(&version.generation);
         let ended = matches!(self.state, State::Halted { .. });
+        let mut has_failed = false;
         self.members.update(key, |member| {
             member.heard_ms = now;
+            let failed_before = member.is_failed();
             if entry.is_late(member.seen, member.running) {
                 return;
             }
@@ -154,7 +156,12 @@ impl Rollout {
             } else {
                 member.hear_of_other(version, &entry.state);
             }
+            has_failed = member.is_failed() && !failed_before;
         });
+        if has_failed {
+            // Written down before the sidecar may forget it.
+            self.revision += 1;
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 //! Connections and TLS (`http`), certificates (`authority`), queues of frames (`streams`).
 
 mod ask;
+mod carry;
 mod kept;
 mod samples;
 mod sets;
@@ -26,13 +27,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ringway_protocol::{Bundle, Commit, Frame, Hold, PolicyHash, Stage};
+use ringway_protocol::{Bundle, Frame, Hold, PolicyHash};
 use tokio::sync::mpsc;
 
 pub use self::ask::{Ask, AskFault, Settings};
-use self::kept::{Kept, KeptRef};
+use self::kept::Kept;
 use self::sets::Sets;
-use self::streams::{Streams, encoded};
+use self::streams::Streams;
 use super::record::{Record, RecordFault};
 use super::texts::{Text, Texts};
 use crate::ca::Peer;
@@ -75,6 +76,8 @@ pub struct Roots {
     pub roots: String,
     /// PEM.
     pub revocations: String,
+    /// Certificates in them.
+    pub revoked: usize,
 }
 
 /// The pusher's mind.
@@ -82,7 +85,7 @@ pub struct Core {
     settings: Settings,
     conductor: Conductor,
     record: Record,
-    written: u64,
+    written: (u64, u64),
     texts: Texts,
     accepted: Accepted,
     census: Option<Census>,
@@ -104,6 +107,12 @@ pub struct Core {
     next_connection: u64,
     roots: Roots,
     samples: SampleStore,
+    /// Commands whose state could not be written down yet.
+    pending: Vec<Command>,
+    /// Counts changes of what is written down beside the conductor.
+    revision: u64,
+    /// Until when nothing is released by itself: sidecars are on their way back.
+    settling_until_ms: u64,
 }
 
 /// The STAGE frames of a rollout, encoded: one for each class, at most as long as all its policies.
@@ -126,13 +135,19 @@ impl Core {
         now_ms: u64,
     ) -> Result<Core, RecordFault> {
         let (record, kept) = Record::open::<Kept>(store, "conductor")?;
-        let Kept { conductor, accepted, census, offered, endpoints, next_connection } =
+        let Kept { conductor, accepted, census, offered, endpoints, resolved, next_connection } =
             kept.unwrap_or_default();
+        let conductor = Conductor::restore(conductor, now_ms);
+        // Those who ran something come back within this time, and are to be asked first.
+        let waits = !matches!(settings.profile, Profile::Dev);
+        let is_restart = waits && conductor.history().last_good().is_some();
+        let settling_until_ms =
+            if is_restart { now_ms.saturating_add(settings.waits.missing_ms) } else { 0 };
         Ok(Core {
             settings,
-            conductor: Conductor::restore(conductor, now_ms),
+            conductor,
             record,
-            written: 0,
+            written: (0, 0),
             texts,
             accepted,
             census,
@@ -144,13 +159,16 @@ impl Core {
             quarantined: Vec::new(),
             diagnostics: Vec::new(),
             candidate: None,
-            sets: Sets::of(endpoints),
+            sets: Sets::of(endpoints, resolved),
             streams: Streams::default(),
             peers: HashMap::new(),
             stages: Stages::default(),
             next_connection,
             roots: Roots::default(),
             samples: SampleStore::default(),
+            pending: Vec::new(),
+            revision: 0,
+            settling_until_ms,
         })
     }
 
@@ -187,6 +205,7 @@ impl Core {
             .collect();
         let back = self.identities.iter().rev().map(|(name, it)| (it.clone(), name.clone()));
         self.workloads = back.collect();
+        self.revision += u64::from(self.accepted != accepted);
         (self.accepted, self.diagnostics, self.quarantined) = (accepted, diagnostics, quarantined);
         self.policies = policies;
         let considered = self.consider(now_ms);
@@ -248,7 +267,8 @@ impl Core {
     fn release_by_itself(&mut self, now_ms: u64) -> Result<(), AskFault> {
         let Some(candidate) = &self.candidate else { return self.write() };
         let undone = self.offered == Some(candidate.hash());
-        if self.settings.manual || undone || candidate.held.is_some() {
+        let is_early = now_ms < self.settling_until_ms;
+        if self.settings.manual || undone || is_early || candidate.held.is_some() {
             return self.write();
         }
         match self.release(&Ask::default(), "directory", now_ms) {
@@ -332,6 +352,12 @@ impl Core {
         if let Err(fault) = self.carry_out(commands, now_ms) {
             tracing::error!("{fault}");
         }
+        if self.settling_until_ms > 0 && now_ms >= self.settling_until_ms {
+            self.settling_until_ms = 0;
+            if let Err(fault) = self.release_by_itself(now_ms) {
+                tracing::error!("{fault}");
+            }
+        }
         let now = Instant::now();
         if self.sets.is_due(now) {
             self.spread_endpoints();
@@ -358,7 +384,8 @@ impl Core {
         let wanted = || self.sets.wanted(key.identity());
         let receiver = self.streams.open(key, connection, endpoints, wanted);
         self.peers.insert(key.clone(), peer);
-        if epoch != self.roots.epoch {
+        // Revocations change without the epoch.
+        if epoch != self.roots.epoch || self.roots.revoked > 0 {
             self.send(key, &self.bundle());
         }
         self.streams.ping(key, Instant::now(), now_ms);
@@ -374,9 +401,12 @@ impl Core {
 
     /// A stream has ended.
     pub fn goodbye(&mut self, key: &SidecarKey, connection: ConnectionId, now_ms: u64) {
-        if self.streams.close(key, connection) {
+        self.streams.close(key, connection);
+        if self.streams.connection(key).is_none() {
             self.peers.remove(key);
         }
+        // It will ask for what it still needs.
+        self.pending.retain(|command| command.sidecar() != Some(key));
         let commands = self.conductor.goodbye(key, connection, now_ms);
         if let Err(fault) = self.carry_out(commands, now_ms) {
             tracing::error!("{fault}");
@@ -425,7 +455,7 @@ impl Core {
     }
 
     fn bundle(&self) -> Frame {
-        let Roots { epoch, roots, revocations } = self.roots.clone();
+        let Roots { epoch, roots, revocations, .. } = self.roots.clone();
         Frame::Bundle(Bundle { epoch, roots, revocations })
     }
 
@@ -442,124 +472,26 @@ impl Core {
 
     /// Takes what names were found to be; a name without an answer keeps what it had.
     pub fn resolved(&mut self, found: Vec<(String, Vec<SocketAddr>)>) {
-        self.sets.resolved(found);
+        if self.sets.resolved(found) {
+            self.revision += 1;
+        }
         self.spread_endpoints();
     }
 
     /// Looks at the endpoints of every class again, and tells those who are connected.
     fn spread_endpoints(&mut self) {
-        // Clusters of the policy that still runs somewhere stay until the next is everywhere.
-        let keeps = !self.is_settled();
+        // Clusters of a policy that runs somewhere, or may again, stay.
+        let (history, texts) = (self.conductor.history(), &self.texts);
+        let keeps = |identity: &str, cluster: &str| {
+            let quoted = format!("\"{cluster}\"");
+            history.entries().iter().any(|entry| {
+                let hash = entry.release.classes.get(identity);
+                hash.and_then(|hash| texts.get(hash)).is_some_and(|it| it.policy.contains(&quoted))
+            })
+        };
         self.sets.update(&self.identities, &self.policies, keeps, Instant::now());
         for identity in self.streams.identities() {
             self.streams.tell(&identity, self.sets.wanted(&identity));
-        }
-    }
-
-    /// Whether what was released last is what everybody runs.
-    fn is_settled(&self) -> bool {
-        let history = self.conductor.history();
-        let newest = history.entries().last().map(|entry| entry.release.number);
-        newest == history.last_good().map(|release| release.number) && self.candidate.is_none()
-    }
-
-    /// Writes the state down, then sends what the commands say.
-    fn carry_out(&mut self, commands: Vec<Command>, now_ms: u64) -> Result<(), AskFault> {
-        self.write()?;
-        let mut ended = false;
-        for command in commands {
-            match command {
-                Command::Stage { sidecar, generation, hash } => {
-                    self.send_stage(&sidecar, generation, hash);
-                }
-                Command::Commit { sidecar, generation, hash, probation_ms } => {
-                    let commit = Commit { generation, hash, probation_ms };
-                    self.send(&sidecar, &Frame::Commit(commit));
-                }
-                Command::Revert { sidecar, generation, hash } => {
-                    self.send_stage(&sidecar, generation, hash);
-                    let commit = Commit { generation, hash, probation_ms: 0 };
-                    self.send(&sidecar, &Frame::Commit(commit));
-                }
-                Command::Finished { release } => {
-                    tracing::info!(release, "release confirmed by all");
-                    ended = true;
-                }
-                Command::Halted { release, why } => {
-                    tracing::error!(release, "release halted: {why}");
-                    ended = true;
-                }
-            }
-        }
-        if ended {
-            self.consider(now_ms)?;
-            self.forget_texts();
-            self.spread_endpoints();
-        }
-        Ok(())
-    }
-
-    fn send_stage(&mut self, key: &SidecarKey, generation: u64, hash: PolicyHash) {
-        if let Some(bytes) = self.stage(generation, hash) {
-            self.streams.send(key, bytes);
-        }
-    }
-
-    /// The STAGE frame of a policy, encoded for the first who gets it.
-    fn stage(&mut self, generation: u64, hash: PolicyHash) -> Option<Bytes> {
-        let release = self.conductor.history().entries().last();
-        let release = release.map_or(0, |entry| entry.release.number);
-        if self.stages.of != (release, generation) {
-            self.stages = Stages { of: (release, generation), frames: HashMap::new() };
-        }
-        if let Some(bytes) = self.stages.frames.get(&hash) {
-            return Some(bytes.clone());
-        }
-        let Some(text) = self.texts.get(&hash) else {
-            tracing::error!(hash = %hash.short(), "the text of a policy is missing");
-            return None;
-        };
-        let (requires, policy) = (text.requires.clone(), text.policy.clone());
-        let frame = Frame::Stage(Stage { generation, hash, release, requires, policy });
-        let bytes = encoded(&frame)?;
-        self.stages.frames.insert(hash, bytes.clone());
-        Some(bytes)
-    }
-
-    fn forget_texts(&mut self) {
-        self.stages = Stages::default();
-        let releases = self.conductor.history().entries().iter().map(|entry| &entry.release);
-        let mut named: BTreeSet<PolicyHash> =
-            releases.flat_map(|release| release.classes.values().copied()).collect();
-        if let Some(candidate) = &self.candidate {
-            named.extend(candidate.classes.values().copied());
-        }
-        self.texts.keep_only(&named);
-    }
-
-    /// Writes down what must outlive the pusher, if it has changed.
-    fn write(&mut self) -> Result<(), AskFault> {
-        let revision = self.conductor.revision();
-        if revision == self.written {
-            return Ok(());
-        }
-        self.record.write(&KeptRef {
-            conductor: self.conductor.stored(),
-            accepted: &self.accepted,
-            census: &self.census,
-            offered: self.offered,
-            endpoints: self.sets.kept(),
-            // Numbers that were given out since the last write never come again.
-            next_connection: self.next_connection + CONNECTIONS_AHEAD,
-        })?;
-        self.written = revision;
-        Ok(())
-    }
-
-    /// Sends a frame, if the sidecar is connected.
-    fn send(&mut self, key: &SidecarKey, frame: &Frame) {
-        if let Some(bytes) = encoded(frame) {
-            self.streams.send(key, bytes);
         }
     }
 
@@ -593,6 +525,3 @@ impl Core {
         &self.streams
     }
 }
-
-/// Streams that may be opened between two writes of the state.
-const CONNECTIONS_AHEAD: u64 = 1 << 32;

@@ -37,6 +37,9 @@ use crate::ca::{CaFault, Issued, Peer, Role};
 use crate::fleet::{self, ConnectionId, FleetFault};
 use crate::version::{PolicyHash, SidecarKey, Version};
 
+/// Bytes of a request for a certificate, which may come from anybody.
+const JOIN_BYTES_MAX: usize = 32 << 10;
+
 /// An answer's body.
 pub type Payload = BoxBody<Bytes, Infallible>;
 
@@ -139,22 +142,27 @@ async fn route(
 ) -> Result<Response<Payload>, Fault> {
     let path = request.uri().path().to_owned();
     match (request.method(), path.as_str()) {
-        (&Method::POST, "/v1/join") => join(pusher, body(request).await?).await,
+        (&Method::POST, "/v1/join") => {
+            let turn = pusher.joins.acquire().await;
+            let message = body_of(request, JOIN_BYTES_MAX).await?;
+            drop(turn);
+            join(pusher, message).await
+        }
         (&Method::POST, "/v1/renew") => {
             let peer = peer(chain)?;
-            renew(pusher, peer, body(request).await?).await
+            renew(pusher, peer, body_of(request, JOIN_BYTES_MAX).await?).await
         }
         (&Method::GET, "/v1/stream") => {
-            let peer = admitted(&pusher, chain).await?;
+            let peer = workload(&pusher, chain).await?;
             let query = request.uri().query().unwrap_or_default().to_owned();
             stream(pusher, peer, &query).await
         }
         (&Method::POST, "/v1/report") => {
-            let peer = admitted(&pusher, chain).await?;
+            let peer = workload(&pusher, chain).await?;
             report(pusher, peer, body(request).await?).await
         }
         (&Method::POST, "/v1/samples") => {
-            let peer = admitted(&pusher, chain).await?;
+            let peer = workload(&pusher, chain).await?;
             samples(pusher, peer, body(request).await?).await
         }
         _ => {
@@ -185,6 +193,20 @@ async fn admitted(pusher: &Arc<Pusher>, chain: &[CertificateDer<'_>]) -> Result<
         })
         .await;
     checked?;
+    let now_s = UnixTime::now().as_secs();
+    if now_s > peer.until_s.saturating_add(pusher.skew_s()) {
+        // The connection is older than that.
+        let message = "the certificate of this connection has expired: connect anew";
+        return Err(Fault::new(StatusCode::UNAUTHORIZED, "expired", message));
+    }
+    Ok(peer)
+}
+
+/// Who asks, if it is a workload: operators have no sidecars.
+async fn workload(pusher: &Arc<Pusher>, chain: &[CertificateDer<'_>]) -> Result<Peer, Fault> {
+    let peer = admitted(pusher, chain).await?;
+    let checked = crate::ca::check_workload(&peer.id, pusher.trust_domain());
+    checked.map_err(|refusal| Fault::from(CaFault::Refused(refusal)))?;
     Ok(peer)
 }
 
@@ -202,7 +224,12 @@ fn operator(pusher: &Pusher, peer: &Peer) -> Result<(Role, String), Fault> {
 /// # Errors
 /// One that is too long, does not arrive, or cannot be read.
 pub async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Fault> {
-    let whole = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+    body_of(request, BODY_BYTES_MAX).await
+}
+
+/// [`body`], of at most `most` bytes.
+async fn body_of<T: DeserializeOwned>(request: Request<Incoming>, most: usize) -> Result<T, Fault> {
+    let whole = Limited::new(request.into_body(), most).collect();
     let whole = tokio::time::timeout(super::BODY_TIMEOUT, whole).await;
     let whole = whole.map_err(|_| {
         Fault::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the message did not arrive in time")

@@ -50,7 +50,8 @@ impl Identity {
     pub fn refresh(&self, now: UnixTime) -> Result<Roots, ServingFault> {
         let bundle = self.authority.bundle(now)?;
         let revocations = bundle.crls.iter().map(|crl| crl.pem.as_str()).collect();
-        let roots = Roots { epoch: bundle.epoch, roots: bundle.roots_pem, revocations };
+        let revoked = bundle.crls.iter().map(|crl| crl.entries).sum();
+        let roots = Roots { epoch: bundle.epoch, roots: bundle.roots_pem, revocations, revoked };
         let signing = self.authority.signing_root()?;
         let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = serving.as_ref().is_some_and(|held| {
@@ -59,12 +60,19 @@ impl Identity {
         if fresh && serving.as_ref().is_some_and(|held| held.roots == roots) {
             return Ok(roots);
         }
-        let credentials = match serving.take().filter(|_| fresh) {
-            Some(held) => held.credentials,
-            None => self.authority.serving(&self.names, now, fastrand::u32(..))?,
+        let issue = || self.authority.serving(&self.names, now, fastrand::u32(..));
+        let (credentials, root) = match serving.as_ref() {
+            Some(held) if fresh => (held.credentials.clone(), held.root.clone()),
+            Some(held) => match issue() {
+                Ok(credentials) => (credentials, signing),
+                Err(fault) => {
+                    tracing::error!("the pusher's certificate is not renewed: {fault}");
+                    (held.credentials.clone(), held.root.clone())
+                }
+            },
+            None => (issue()?, signing),
         };
         let acceptor = acceptor(&credentials, &roots)?;
-        let root = signing;
         *serving = Some(Serving { acceptor, credentials, roots: roots.clone(), root });
         Ok(roots)
     }

@@ -1,6 +1,7 @@
 //! What must outlive the pusher, as it is written down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 
 use ringway_protocol::PolicyHash;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,9 @@ pub(super) struct Kept {
     /// Endpoints by identity, for policies that run and that the folder has no more.
     #[serde(default)]
     pub(super) endpoints: BTreeMap<String, EndpointSets>,
+    /// What names of endpoints were found to be.
+    #[serde(default)]
+    pub(super) resolved: HashMap<String, Vec<SocketAddr>>,
     /// Number of the next stream.
     pub(super) next_connection: u64,
 }
@@ -35,5 +39,6 @@ pub(super) struct KeptRef<'a> {
     pub(super) census: &'a Option<Census>,
     pub(super) offered: Option<PolicyHash>,
     pub(super) endpoints: BTreeMap<&'a str, EndpointSets>,
+    pub(super) resolved: &'a HashMap<String, Vec<SocketAddr>>,
     pub(super) next_connection: u64,
 }

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ringway_protocol::Member;
+use ringway_protocol::limits::MEMBERS_MAX;
 
 use super::streams::Wanted;
 use crate::compile::{EndpointSets, Policies};
@@ -35,12 +36,20 @@ pub(super) struct Sets {
 
 impl Sets {
     /// What was known when the state was written last, by identity.
-    pub(super) fn of(kept: BTreeMap<String, EndpointSets>) -> Sets {
+    pub(super) fn of(
+        kept: BTreeMap<String, EndpointSets>,
+        resolved: HashMap<String, Vec<SocketAddr>>,
+    ) -> Sets {
         let known = |sets: EndpointSets| {
             guard::endpoints(&KnownSets::new(), &sets, Instant::now(), ENDPOINTS_KEPT)
         };
         let known = kept.into_iter().map(|(identity, sets)| (identity, known(sets)));
-        Sets { known: known.collect(), ..Sets::default() }
+        Sets { known: known.collect(), resolved, ..Sets::default() }
+    }
+
+    /// What names were found to be, to be written down.
+    pub(super) fn found(&self) -> &HashMap<String, Vec<SocketAddr>> {
+        &self.resolved
     }
 
     /// What is known, by identity, to be written down.
@@ -51,30 +60,31 @@ impl Sets {
         self.known.iter().map(|(identity, known)| (identity.as_str(), sets(known))).collect()
     }
 
-    /// Takes what the policies of workloads, by name with their identities, say at `now`. With
-    /// `keeps`, clusters that no policy has any more stay: an older one still runs somewhere.
+    /// Takes what the policies of workloads, by name with their identities, say at `now`. Clusters
+    /// that no policy of the folder has any more stay if `keeps` says so of identity and name: an
+    /// older one runs somewhere, or may again.
     pub(super) fn update(
         &mut self,
         identities: &BTreeMap<String, String>,
         policies: &Policies,
-        keeps: bool,
+        keeps: impl Fn(&str, &str) -> bool,
         now: Instant,
     ) {
         for (name, identity) in identities {
             let Some(policy) = policies.policy(name) else { continue };
             let known = self.known.remove(identity).unwrap_or_default();
             let mut next = guard::endpoints(&known, &policy.endpoints, now, ENDPOINTS_KEPT);
-            if keeps {
-                for (cluster, sets) in known {
-                    next.entry(cluster).or_insert(sets);
+            for (cluster, sets) in known {
+                if !next.contains_key(&cluster) && keeps(identity, &cluster) {
+                    next.insert(cluster, sets);
                 }
             }
             self.known.insert(identity.clone(), next);
         }
         let deadlines = self.known.values().filter_map(|it| guard::deadline(it, ENDPOINTS_KEPT));
         self.kept_until = deadlines.min();
-        let sets = policies.classes.values().flat_map(|policy| policy.endpoints.values());
-        let addresses = sets.flatten().map(|endpoint| &endpoint.address);
+        let sets = self.known.values().flat_map(KnownSets::values);
+        let addresses = sets.flat_map(|it| &it.endpoints).map(|endpoint| &endpoint.address);
         let names = addresses.filter(|address| address.parse::<SocketAddr>().is_err());
         self.names = names.cloned().collect();
     }
@@ -91,14 +101,20 @@ impl Sets {
         &self.names
     }
 
-    /// Takes what names were found to be.
-    pub(super) fn resolved(&mut self, found: Vec<(String, Vec<SocketAddr>)>) {
-        for (name, addresses) in found {
-            if !addresses.is_empty() {
+    /// Takes what names were found to be. Gives whether that is new.
+    pub(super) fn resolved(&mut self, found: Vec<(String, Vec<SocketAddr>)>) -> bool {
+        let mut changed = false;
+        for (name, mut addresses) in found {
+            addresses.sort_unstable();
+            addresses.dedup();
+            addresses.truncate(MEMBERS_MAX);
+            if !addresses.is_empty() && self.resolved.get(&name) != Some(&addresses) {
                 self.resolved.insert(name, addresses);
+                changed = true;
             }
         }
         self.resolved.retain(|name, _| self.names.contains(name));
+        changed
     }
 
     /// The endpoints that sidecars of an identity are to have.
