@@ -20,6 +20,8 @@ mod kept;
 mod samples;
 mod sets;
 pub mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;

@@ -114,11 +114,8 @@ impl Core {
 mod tests {
     use std::sync::Arc;
 
+    use super::super::tests::{hello, peer};
     use super::*;
-    use ringway_tls::SpiffeId;
-
-    use crate::ca::Peer;
-    use crate::fleet::Hello;
     use crate::model::Mode;
     use crate::release::Profile;
     use crate::rollout::Waits;
@@ -139,22 +136,7 @@ mod tests {
         let settings = Settings { profile: Profile::Now, waits, manual: false, mode };
         let mut core = Core::open(Arc::new(Memory::new()), texts, settings, 0).expect("a store");
         let key = SidecarKey::new("spiffe://d/w", "n").expect("a key");
-        let hello = Hello {
-            running: None,
-            endpoints: None,
-            certificate: None,
-            bundle_epoch: 0,
-            software: "1".to_owned(),
-            capabilities: std::iter::empty().collect(),
-            labels: std::iter::empty().collect(),
-        };
-        let peer = Peer {
-            id: SpiffeId::parse(key.identity()).expect("an identity"),
-            serial: String::new(),
-            until_s: 0,
-            issuer: None,
-        };
-        let (connection, _frames) = core.hello(&key, peer, hello, None, 0).expect("room");
+        let (connection, _frames) = core.hello(&key, peer(&key), hello(), None, 0).expect("room");
         let stream = connection.0;
         let unasked = core.take_samples(&key, samples(stream, true));
         assert!(matches!(unasked, Err(SamplesFault::NotAsked)), "{unasked:?}");
