@@ -112,9 +112,8 @@ fn first(reloader: &mut Reloader) -> Result<(First, Option<Pusher>), StartError>
         return Ok((runtime.block_on(reloader.first((table, loaded)))?, None));
     };
     let settings = Settings::of(control, reloader.path()).map_err(StartError::Pusher)?;
-    let refused = |error: StateError| StartError::State(error);
-    let mut state = StateDir::open(&settings.state_dir).map_err(refused)?;
-    let boot = state.boot().map_err(refused)?;
+    let mut state = StateDir::open(&settings.state_dir).map_err(StartError::State)?;
+    let boot = state.boot();
     let (policy, endpoints) = (boot.policy.as_ref(), state.endpoints());
     let start = reloader.first_pushed(table, &settings.state_dir, policy, &endpoints);
     let Start { running, deliveries, applied } = runtime.block_on(start)?;

@@ -88,6 +88,11 @@ impl Lately {
         self.counted.push((now_ms, traffic));
     }
 
+    /// Forgets everything: it was counted under a policy that was undone.
+    pub fn clear(&mut self) {
+        self.counted.clear();
+    }
+
     /// What was counted last.
     #[must_use]
     pub fn last(&self) -> Traffic {
@@ -95,7 +100,8 @@ impl Lately {
     }
 
     /// The share of own failures in that time.
-    fn share(&self) -> f64 {
+    #[must_use]
+    pub fn share(&self) -> f64 {
         let (Some((_, first)), Some((_, last))) = (self.counted.first(), self.counted.last())
         else {
             return 0.0;
@@ -119,17 +125,24 @@ pub struct Probation {
 }
 
 impl Probation {
-    /// A policy that is applied at `now_ms`, to be watched for `duration_ms`.
+    /// A policy that is applied at `now_ms`, to be watched for `duration_ms`. `before`: the share
+    /// of own failures under what was good.
     #[must_use]
     pub fn new(
         now_ms: u64,
         duration_ms: u64,
         start: Traffic,
-        lately: &Lately,
+        before: f64,
         was_reachable: bool,
     ) -> Self {
         let ends_ms = now_ms.saturating_add(duration_ms);
-        Self { ends_ms, start, before: lately.share(), was_reachable }
+        Self { ends_ms, start, before, was_reachable }
+    }
+
+    /// The share of own failures before it.
+    #[must_use]
+    pub fn before(&self) -> f64 {
+        self.before
     }
 
     /// Judges by what has been counted until `now_ms`. `reachable`: a connection to the pusher was
@@ -138,7 +151,7 @@ impl Probation {
     pub fn look(&self, now_ms: u64, traffic: Traffic, reachable: bool) -> Verdict {
         let Traffic { exchanges, own_failures } = since(self.start, traffic);
         let now = share(own_failures, exchanges);
-        if own_failures >= FAILURES_MIN && now > SHARE_MIN && now > RISE_MIN * self.before {
+        if own_failures >= FAILURES_MIN && now > SHARE_MIN && now > limit(self.before) {
             let before = self.before;
             return Verdict::Harmful(Harm::Failures { own_failures, exchanges, before });
         }
@@ -156,6 +169,12 @@ impl Probation {
     pub fn ends_ms(&self) -> u64 {
         self.ends_ms
     }
+}
+
+/// The share from which on they have risen. Where many failed before, five times as many cannot:
+/// then half of what was well.
+fn limit(before: f64) -> f64 {
+    (RISE_MIN * before).min(before + (1.0 - before) / 2.0)
 }
 
 fn since(earlier: Traffic, later: Traffic) -> Traffic {
@@ -186,7 +205,7 @@ mod tests {
         let mut lately = Lately::default();
         lately.count(0, traffic(0, 0));
         lately.count(60_000, traffic(10_000, failures));
-        Probation::new(60_000, 60_000, traffic(10_000, failures), &lately, true)
+        Probation::new(60_000, 60_000, traffic(10_000, failures), lately.share(), true)
     }
 
     #[test]
@@ -221,6 +240,14 @@ mod tests {
         let probation = probation(1000);
         assert_eq!(probation.look(61_000, traffic(11_000, 1499), true), Verdict::Watching);
         let harmful = probation.look(61_000, traffic(11_000, 1501), true);
+        assert!(matches!(harmful, Verdict::Harmful(_)), "{harmful:?}");
+    }
+
+    #[test]
+    fn where_many_failed_before_half_of_the_rest_is_harm() {
+        let probation = probation(4000);
+        assert_eq!(probation.look(61_000, traffic(11_000, 4700), true), Verdict::Watching);
+        let harmful = probation.look(61_000, traffic(11_000, 4701), true);
         assert!(matches!(harmful, Verdict::Harmful(_)), "{harmful:?}");
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! state_dir/  id/{key.pem,chain.pem,bundle.pem,revoked.pem}
 //!             policies/HASH.json     the last three, each a file that `ringway check` reads
-//!             record.json            current, previous, on probation?
+//!             record.json            current, previous, on probation?, what was undone last
 //!             endpoints.json
 //! ```
 //!
@@ -13,6 +13,8 @@
 //!   not
 //!   used, and what was used before it is.
 //! - Whoever ends on probation other than in order starts with what was good before.
+//! - What was decided holds though it cannot be written; it is written as soon as it can be. Only
+//!   a policy that is new is not begun before the record says so.
 //! - One process at a time has the folder.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -47,6 +49,9 @@ pub enum StateError {
     /// Another process has it.
     #[error("{0} is in use by another process: each sidecar needs a state_dir of its own")]
     Taken(String),
+    /// The process ends: nothing new is begun.
+    #[error("the sidecar is about to end")]
+    Ending,
 }
 
 /// A policy with its text.
@@ -65,8 +70,22 @@ pub struct Boot {
     pub policy: Option<Policy>,
     /// It has not been confirmed yet.
     pub on_probation: bool,
-    /// A policy that is not used though it was in use last: the process ended on its probation.
-    pub undone: Option<Running>,
+    /// What was good before it, if its file is there.
+    pub previous: Option<Policy>,
+    /// A policy that was undone, which the pusher does not know yet.
+    pub undone: Option<Refused>,
+}
+
+/// A policy that was undone: it is not taken again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refused {
+    /// Its generation and hash.
+    pub running: Running,
+    /// Why.
+    pub reason: String,
+    /// The pusher knows.
+    told: bool,
 }
 
 /// What `record.json` holds.
@@ -82,13 +101,34 @@ struct Record {
     orderly: bool,
     /// The highest generation that was ever taken: lower ones are stale.
     highest: u64,
+    /// What was undone last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refused: Option<Refused>,
 }
+
+impl Record {
+    /// What was confirmed last is current again, and what is current is refused from now on.
+    fn go_back(&mut self, reason: String) {
+        self.refused = self.current.map(|running| Refused { running, reason, told: false });
+        self.current = self.previous.take();
+        self.on_probation = false;
+    }
+}
+
+/// What the record said before [`StateDir::begin`].
+#[derive(Debug)]
+#[must_use]
+pub struct Before(Record);
 
 /// The folder.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
     record: Record,
+    /// The file does not say so yet.
+    dirty: bool,
+    /// The process is about to end.
+    ended: bool,
     /// Holds the lock for as long as the process lives.
     _lock: File,
 }
@@ -107,20 +147,25 @@ impl StateDir {
         let lock_path = path.join("lock");
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true).mode(0o600);
-        let lock = options.open(&lock_path).map_err(|error| failed(&lock_path, error))?;
+        // A disk that is read-only has the file of an earlier start: it can be locked too.
+        let lock = options.open(&lock_path).or_else(|_| File::open(&lock_path));
+        let lock = lock.map_err(|error| failed(&lock_path, error))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(StateError::Taken(path.display().to_string()));
         }
         let record_path = path.join("record.json");
+        let damaged = |error: &dyn std::error::Error| {
+            tracing::error!(%error, "{}: cannot be read, starting anew", record_path.display());
+            Record::default()
+        };
         let record = match read(&record_path) {
-            Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| {
-                tracing::error!(%error, "{}: cannot be read, starting anew", record_path.display());
-                Record::default()
-            }),
+            Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| damaged(&error)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
+            // Bytes that are no text.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => damaged(&error),
             Err(error) => return Err(failed(&record_path, error)),
         };
-        Ok(StateDir { path: path.to_owned(), record, _lock: lock })
+        Ok(StateDir { path: path.to_owned(), record, dirty: false, ended: false, _lock: lock })
     }
 
     /// The folder.
@@ -141,13 +186,33 @@ impl StateDir {
         self.record.highest
     }
 
+    /// Whether the process is about to end.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// What was confirmed before what is in use: what to go back to.
+    #[must_use]
+    pub fn previous(&self) -> Option<Running> {
+        self.record.previous
+    }
+
+    /// Why `running` is not taken again; `None` if it was never undone.
+    #[must_use]
+    pub fn refusal(&self, running: Running) -> Option<&str> {
+        let refused = self.record.refused.as_ref().filter(|refused| refused.running == running);
+        refused.map(|refused| &*refused.reason)
+    }
+
     /// Decides what to start with, and takes note that the process runs.
-    ///
-    /// # Errors
-    /// When the record cannot be written.
-    pub fn boot(&mut self) -> Result<Boot, StateError> {
+    pub fn boot(&mut self) -> Boot {
         let mut next = self.record.clone();
-        let mut boot = Boot::default();
+        let previous = next.previous.and_then(|previous| {
+            let policy = self.policy(previous);
+            policy.inspect_err(|reason| tracing::error!("the policy before: {reason}")).ok()
+        });
+        let mut boot = Boot { previous, ..Boot::default() };
         if let Some(current) = next.current {
             let crashed = next.on_probation && !next.orderly;
             let kept = if crashed { Err(CRASHED.to_owned()) } else { self.policy(current) };
@@ -155,27 +220,31 @@ impl StateDir {
                 Ok(policy) => boot.policy = Some(policy),
                 Err(reason) => {
                     tracing::error!(hash = %current.hash.short(), "policy not used: {reason}");
-                    boot.undone = crashed.then_some(current);
-                    boot.policy = next.previous.and_then(|previous| {
-                        let policy = self.policy(previous);
-                        policy
-                            .inspect_err(|reason| tracing::error!("nor the one before: {reason}"))
-                            .ok()
-                    });
-                    next.current = boot.policy.as_ref().map(|policy| policy.running);
-                    next.previous = None;
-                    next.on_probation = false;
+                    boot.policy = boot.previous.take();
+                    if crashed {
+                        next.go_back(reason);
+                    } else if boot.policy.is_some() {
+                        next.current = next.previous.take();
+                        next.on_probation = false;
+                    }
                 }
             }
         }
         boot.on_probation = next.on_probation;
-        next.orderly = false;
-        self.write_record(next)?;
-        Ok(boot)
+        boot.undone = next.refused.clone().filter(|refused| !refused.told);
+        // Under what is not in use nothing can crash.
+        next.orderly &= boot.policy.is_none();
+        if let Err(error) = self.set(next) {
+            tracing::error!("a crash would not be seen by the next start: {error}");
+        }
+        boot
     }
 
     /// The policy named by `running`, if its file is as it was written.
-    fn policy(&self, running: Running) -> Result<Policy, String> {
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn policy(&self, running: Running) -> Result<Policy, String> {
         let path = self.policy_path(running.hash);
         let text = read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         if PolicyHash::of(&text) != running.hash {
@@ -196,51 +265,101 @@ impl StateDir {
         write(&path, policy.text.as_bytes())
     }
 
-    /// Takes note that `running` is in use from now on, on probation.
+    /// Takes note that `running` is in use from now on, on probation. Gives what to
+    /// [`StateDir::restore`] if it cannot be applied.
     ///
     /// # Errors
-    /// When the record cannot be written; then what it said before still holds.
-    pub fn begin(&mut self, running: Running) -> Result<(), StateError> {
-        let Record { current, previous, on_probation, highest, .. } = self.record;
+    /// When the record cannot be written, or the process ends; then what it said before holds.
+    pub fn begin(&mut self, running: Running) -> Result<Before, StateError> {
+        if self.ended {
+            return Err(StateError::Ending);
+        }
+        let before = self.record.clone();
+        let Record { current, previous, on_probation, highest, .. } = before;
         // What was never confirmed is nothing to go back to.
         let previous = if on_probation { previous } else { current };
-        self.write_record(Record {
+        let next = Record {
             current: Some(running),
             previous,
             on_probation: true,
             orderly: false,
             highest: highest.max(running.generation),
-        })
+            refused: before.refused.clone(),
+        };
+        self.write_record(&next)?;
+        self.record = next;
+        self.dirty = false;
+        Ok(Before(before))
+    }
+
+    /// Takes note that what was begun is not in use: all is as before, and its generation taken.
+    ///
+    /// # Errors
+    /// When the record cannot be written yet.
+    pub fn restore(&mut self, Before(before): Before) -> Result<(), StateError> {
+        let Record { orderly, highest, .. } = self.record;
+        self.set(Record { orderly, highest, ..before })
     }
 
     /// Takes note that what is in use is good, and forgets policies that nothing names any more.
     ///
     /// # Errors
-    /// When the record cannot be written.
+    /// When the record cannot be written yet.
     pub fn confirm(&mut self) -> Result<(), StateError> {
-        self.write_record(Record { on_probation: false, ..self.record.clone() })?;
+        let mut next = Record { on_probation: false, ..self.record.clone() };
+        // What is stale is refused anyway.
+        let highest = next.highest;
+        next.refused =
+            next.refused.filter(|refused| !refused.told || refused.running.generation >= highest);
+        self.set(next)?;
         self.prune();
         Ok(())
     }
 
-    /// Goes back to what was confirmed last, and gives it.
+    /// Takes note that what was confirmed last is to be used again, and what was in use never is:
+    /// `reason`. Gives the former.
     ///
     /// # Errors
-    /// When the record cannot be written. The policy is given nevertheless if it is there.
-    pub fn roll_back(&mut self) -> (Option<Policy>, Result<(), StateError>) {
-        let policy = self.record.previous.and_then(|previous| self.policy(previous).ok());
-        let current = policy.as_ref().map(|policy| policy.running);
-        let next = Record { current, previous: None, on_probation: false, ..self.record.clone() };
-        let written = self.write_record(next);
-        (policy, written)
+    /// When the record cannot be written yet. The policy is given nevertheless.
+    pub fn roll_back(&mut self, reason: String) -> (Option<Running>, Result<(), StateError>) {
+        let mut next = self.record.clone();
+        next.go_back(reason);
+        let current = next.current;
+        (current, self.set(next))
     }
 
-    /// Takes note that the process is about to end in order.
+    /// Takes note that the pusher knows that `running` was undone.
+    ///
+    /// # Errors
+    /// When the record cannot be written yet.
+    pub fn told(&mut self, running: Running) -> Result<(), StateError> {
+        let mut next = self.record.clone();
+        if let Some(refused) = next.refused.as_mut().filter(|refused| refused.running == running) {
+            refused.told = true;
+        }
+        self.set(next)
+    }
+
+    /// Takes note that the process is about to end in order: nothing is begun from now on.
     ///
     /// # Errors
     /// When the record cannot be written.
     pub fn end(&mut self) -> Result<(), StateError> {
-        self.write_record(Record { orderly: true, ..self.record.clone() })
+        self.ended = true;
+        self.set(Record { orderly: true, ..self.record.clone() })
+    }
+
+    /// Writes what could not be written, if there is anything.
+    ///
+    /// # Errors
+    /// When it still cannot be.
+    pub fn flush(&mut self) -> Result<(), StateError> {
+        if self.dirty {
+            self.write_record(&self.record)?;
+            self.dirty = false;
+            tracing::info!("the record is written again");
+        }
+        Ok(())
     }
 
     /// The endpoints that were known last; none if there is no such file or it is damaged.
@@ -292,15 +411,22 @@ impl StateDir {
         Ok(())
     }
 
-    fn write_record(&mut self, record: Record) -> Result<(), StateError> {
-        if record != self.record || !self.path.join("record.json").exists() {
-            let path = self.path.join("record.json");
-            let text = serde_json::to_vec_pretty(&record)
-                .map_err(|error| failed(&path, io::Error::other(error)))?;
-            write(&path, &text)?;
+    /// From now on `record` holds. It is written at once, or later if that fails.
+    fn set(&mut self, record: Record) -> Result<(), StateError> {
+        if record != self.record || self.dirty || !self.path.join("record.json").exists() {
             self.record = record;
+            self.dirty = true;
+            self.write_record(&self.record)?;
+            self.dirty = false;
         }
         Ok(())
+    }
+
+    fn write_record(&self, record: &Record) -> Result<(), StateError> {
+        let path = self.path.join("record.json");
+        let text = serde_json::to_vec_pretty(record)
+            .map_err(|error| failed(&path, io::Error::other(error)))?;
+        write(&path, &text)
     }
 
     /// Removes the oldest policies beyond [`POLICIES_KEPT`] that the record does not name. What
