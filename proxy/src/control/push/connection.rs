@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -29,6 +29,20 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A stream on which nothing comes for so long is dead: PING comes every 15 s.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(45);
+
+/// The longest that the pusher may keep a sidecar from asking again.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// For how long to wait where the pusher wants it to be `wanted`.
+pub(super) fn bounded(wanted: Duration) -> Duration {
+    wanted.min(WAIT_MAX)
+}
+
+/// What the pusher wants in its `retry-after`, in seconds.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let wanted = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(bounded(Duration::from_secs(wanted)))
+}
 
 /// Why the pusher could not be asked.
 #[derive(Debug, Error)]
@@ -225,11 +239,7 @@ impl Connection {
         if status.is_success() {
             return Ok(response);
         }
-        let retry_after = response
-            .headers()
-            .get(http::header::RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.parse().ok())
-            .map(Duration::from_secs);
+        let retry_after = retry_after(response.headers());
         let body = self.body(response).await.unwrap_or_default();
         let refused = serde_json::from_slice(&body).unwrap_or_else(|_| Refused {
             code: "unknown".into(),
@@ -288,5 +298,28 @@ impl FrameStream {
                 Err(_) => return Err(self.connection.timed_out("sign of life", SILENCE_MAX)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pusher_may_ask_for_five_minutes_at_most() {
+        let asked = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(http::header::RETRY_AFTER, text.parse().unwrap());
+            retry_after(&headers)
+        };
+        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
+        for long in ["301", "4000000000", "18446744073709551615"] {
+            let wait = asked(long);
+            assert_eq!(wait, Some(WAIT_MAX), "{long}");
+            assert!(Instant::now().checked_add(bounded(Duration::MAX)).is_some());
+        }
+        assert_eq!(asked("18446744073709551616"), None);
+        assert_eq!(asked("soon"), None);
+        assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 }

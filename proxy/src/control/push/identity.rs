@@ -5,6 +5,7 @@
 //! - A key never leaves the process but to its own disk; every certificate has a new one.
 //! - Certificate and key are one file, so that no crash leaves a pair that does not fit together.
 //! - A certificate that is valid stays in use until the next one is on disk.
+//! - The epoch of roots and revocations never falls, but where the sidecar joins anew.
 
 use std::sync::Arc;
 
@@ -98,12 +99,14 @@ impl Identity {
         Ok(Some(Identity { pair: Arc::new(pair), bundle: Arc::new(bundle), about }))
     }
 
-    /// Takes the answer to `request`, and keeps it.
+    /// Takes the answer to `request`, and keeps it. `held`: the identity that is renewed, whose
+    /// roots stay if those of the answer are older; `None` to join.
     ///
     /// # Errors
     /// [`IdentityError`]; then the certificate in the folder is the one of before.
     pub fn take(
         state: &StateDir,
+        held: Option<&Identity>,
         request: &Request,
         answer: &Joined,
         now: UnixTime,
@@ -112,21 +115,28 @@ impl Identity {
         let pem = format!("{}\n{}", answer.chain.trim_end(), request.key.serialize_pem());
         let pair = KeyPair::parse(pem.as_bytes(), pem.as_bytes(), None).map_err(unusable)?;
         pair.as_identity().map_err(unusable)?;
-        let bundle = Bundle::parse(answer.roots.as_bytes(), &lists(&answer.revocations))
-            .map_err(unusable)?;
+        let newer = held.filter(|held| held.epoch() > answer.epoch);
+        let (bundle, epoch) = match newer {
+            Some(held) => (Arc::clone(&held.bundle), held.epoch()),
+            None => {
+                let lists = lists(&answer.revocations);
+                let bundle = Bundle::parse(answer.roots.as_bytes(), &lists).map_err(unusable)?;
+                (Arc::new(bundle), answer.epoch)
+            }
+        };
         bundle.check(&pair, now).map_err(unusable)?;
-        let about = About { renew_at_s: answer.renew_at_s, epoch: answer.epoch };
+        let about = About { renew_at_s: answer.renew_at_s, epoch };
         // The roots first: they vouch for the old certificate and for the new one.
-        state.write_identity(&[
-            (BUNDLE_FILE, &answer.roots),
-            (REVOKED_FILE, &answer.revocations),
-            (PAIR_FILE, &pem),
-            (ABOUT_FILE, &about.to_text()),
-        ])?;
-        Ok(Identity { pair: Arc::new(pair), bundle: Arc::new(bundle), about })
+        if newer.is_none() {
+            let roots = [(BUNDLE_FILE, &*answer.roots), (REVOKED_FILE, &*answer.revocations)];
+            state.write_identity(&roots)?;
+        }
+        state.write_identity(&[(PAIR_FILE, &pem), (ABOUT_FILE, &about.to_text())])?;
+        Ok(Identity { pair: Arc::new(pair), bundle, about })
     }
 
-    /// Takes other roots and revocations, and keeps them.
+    /// Takes other roots and revocations, and keeps them; `None` if they are older than those in
+    /// use.
     ///
     /// # Errors
     /// [`IdentityError`], when they cannot be read or do not vouch for the certificate in use; then
@@ -136,7 +146,10 @@ impl Identity {
         state: &StateDir,
         answer: &ringway_protocol::Bundle,
         now: UnixTime,
-    ) -> Result<Identity, IdentityError> {
+    ) -> Result<Option<Identity>, IdentityError> {
+        if answer.epoch < self.epoch() {
+            return Ok(None);
+        }
         let unusable = |fault: MaterialFault| IdentityError::Answer(fault.to_string());
         let bundle = Bundle::parse(answer.roots.as_bytes(), &lists(&answer.revocations))
             .map_err(unusable)?;
@@ -149,7 +162,7 @@ impl Identity {
             (REVOKED_FILE, &answer.revocations),
             (ABOUT_FILE, &about.to_text()),
         ])?;
-        Ok(Identity { pair: Arc::clone(&self.pair), bundle: Arc::new(bundle), about })
+        Ok(Some(Identity { pair: Arc::clone(&self.pair), bundle: Arc::new(bundle), about }))
     }
 
     /// Who the sidecar is. What was loaded has an identity.

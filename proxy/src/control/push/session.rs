@@ -30,7 +30,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use self::renewal::Renewed;
-use super::connection::{Connection, FrameStream, PushError, Target};
+use super::connection::{Connection, FrameStream, PushError, Target, bounded};
 use super::identity::Identity;
 use super::policies::Policies;
 use super::samples;
@@ -362,7 +362,7 @@ impl Session {
                     );
                 }
                 self.stream = None;
-                self.connect_at = Instant::now() + Duration::from_millis(moved.retry_ms);
+                self.connect_at = Instant::now() + bounded(Duration::from_millis(moved.retry_ms));
                 self.disconnected("the pusher asked to connect anew".to_owned());
             }
             Frame::Hold(hold) => {

@@ -61,7 +61,7 @@ fn what_was_taken_is_what_the_next_start_finds() {
     assert!(Identity::load(&state).unwrap().is_none());
     let (authority, request) = (Authority::new(), Request::new().unwrap());
     let answer = authority.answer(&request.csr, 1_783_000_000);
-    let taken = Identity::take(&state, &request, &answer, NOW).unwrap();
+    let taken = Identity::take(&state, None, &request, &answer, NOW).unwrap();
     let loaded = Identity::load(&state).unwrap().unwrap();
     for identity in [&taken, &loaded] {
         assert_eq!(identity.id().unwrap().as_str(), WEB);
@@ -79,13 +79,13 @@ fn an_answer_for_another_key_or_from_nobody_known_changes_nothing() {
     let (_folder, state) = folder();
     let (authority, request) = (Authority::new(), Request::new().unwrap());
     let good = authority.answer(&request.csr, 0);
-    Identity::take(&state, &request, &good, NOW).unwrap();
+    Identity::take(&state, None, &request, &good, NOW).unwrap();
     let before = state.identity_file(PAIR_FILE).unwrap();
     let other = authority.answer(&Request::new().unwrap().csr, 0);
     let foreign = Joined { roots: Authority::new().pem, ..good.clone() };
     let cut = Joined { chain: good.chain[..good.chain.len() / 2].to_owned(), ..good };
     for wrong in [other, foreign, cut] {
-        let error = Identity::take(&state, &request, &wrong, NOW).unwrap_err();
+        let error = Identity::take(&state, None, &request, &wrong, NOW).unwrap_err();
         assert!(matches!(error, IdentityError::Answer(_)), "{error}");
         assert_eq!(state.identity_file(PAIR_FILE).unwrap(), before);
     }
@@ -97,7 +97,7 @@ fn renewal_is_due_at_half_of_the_life_where_the_pusher_said_nothing_sensible() {
     let (authority, request) = (Authority::new(), Request::new().unwrap());
     for nonsense in [0, 1, u64::MAX] {
         let answer = authority.answer(&request.csr, nonsense);
-        let taken = Identity::take(&state, &request, &answer, NOW).unwrap();
+        let taken = Identity::take(&state, None, &request, &answer, NOW).unwrap();
         // The first of June and the first of August 2026.
         assert_eq!(taken.renew_at_s(), u64::midpoint(1_780_272_000, 1_785_542_400));
     }
@@ -109,14 +109,14 @@ fn roots_that_do_not_vouch_for_us_are_refused_and_more_roots_are_taken() {
     let (authority, other) = (Authority::new(), Authority::new());
     let request = Request::new().unwrap();
     let answer = authority.answer(&request.csr, 0);
-    let identity = Identity::take(&state, &request, &answer, NOW).unwrap();
+    let identity = Identity::take(&state, None, &request, &answer, NOW).unwrap();
     let bundle =
         |roots: String| ringway_protocol::Bundle { epoch: 4, roots, revocations: String::new() };
     let refused = identity.with_bundle(&state, &bundle(other.pem.clone()), NOW);
     assert!(matches!(refused, Err(IdentityError::Answer(_))));
     assert_eq!(Identity::load(&state).unwrap().unwrap().epoch(), 3);
     let both = bundle(format!("{}{}", other.pem, authority.pem));
-    let taken = identity.with_bundle(&state, &both, NOW).unwrap();
+    let taken = identity.with_bundle(&state, &both, NOW).unwrap().unwrap();
     assert_eq!((taken.epoch(), taken.bundle.roots().len()), (4, 2));
     assert_eq!(taken.root(NOW), identity.root(NOW), "it still leads to the same one");
 }
@@ -125,7 +125,34 @@ fn roots_that_do_not_vouch_for_us_are_refused_and_more_roots_are_taken() {
 fn a_damaged_pair_is_said_and_not_used() {
     let (folder, state) = folder();
     let (authority, request) = (Authority::new(), Request::new().unwrap());
-    Identity::take(&state, &request, &authority.answer(&request.csr, 0), NOW).unwrap();
+    Identity::take(&state, None, &request, &authority.answer(&request.csr, 0), NOW).unwrap();
     std::fs::write(folder.path().join("id").join(PAIR_FILE), "-----BEGIN").unwrap();
     assert!(Identity::load(&state).is_err());
+}
+
+#[test]
+fn older_roots_are_not_taken_but_to_join() {
+    let (_folder, state) = folder();
+    let (authority, other) = (Authority::new(), Authority::new());
+    let request = Request::new().unwrap();
+    let answer = authority.answer(&request.csr, 0);
+    let identity = Identity::take(&state, None, &request, &answer, NOW).unwrap();
+    let bundle = |epoch: u64, roots: String| {
+        let revocations = String::new();
+        ringway_protocol::Bundle { epoch, roots, revocations }
+    };
+    let both = bundle(4, format!("{}{}", other.pem, authority.pem));
+    let held = identity.with_bundle(&state, &both, NOW).unwrap().unwrap();
+    let older = held.with_bundle(&state, &bundle(3, authority.pem.clone()), NOW).unwrap();
+    assert!(older.is_none());
+    // An answer that was on its way when the roots changed.
+    let next = Request::new().unwrap();
+    let answer = authority.answer(&next.csr, 1_783_000_000);
+    let renewed = Identity::take(&state, Some(&held), &next, &answer, NOW).unwrap();
+    for identity in [&renewed, &Identity::load(&state).unwrap().unwrap()] {
+        assert_eq!((identity.epoch(), identity.bundle.roots().len()), (4, 2));
+        assert_eq!(identity.renew_at_s(), 1_783_000_000);
+    }
+    let joined = Identity::take(&state, None, &next, &answer, NOW).unwrap();
+    assert_eq!((joined.epoch(), joined.bundle.roots().len()), (3, 1));
 }

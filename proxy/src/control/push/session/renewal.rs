@@ -15,7 +15,15 @@ use super::super::{PUSHER_PATH, Settings};
 use super::{Backoff, RENEW_BACKOFF, Session};
 
 /// A certificate that was asked for.
-pub(super) type Renewed = Result<(Request, Joined), RenewError>;
+pub(super) type Renewed = Result<Answered, RenewError>;
+
+/// What the pusher answered.
+pub(super) struct Answered {
+    request: Request,
+    answer: Joined,
+    /// By the token: what was known before counts no more.
+    is_join: bool,
+}
 
 /// Why there is no new certificate.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +58,11 @@ impl Session {
     }
 
     pub(super) async fn renewed(&mut self, renewed: Renewed) {
-        let taken = renewed.map_err(|error| error.to_string()).and_then(|(request, answer)| {
-            let take =
-                |state: &mut StateDir| Identity::take(state, &request, &answer, UnixTime::now());
+        let taken = renewed.map_err(|error| error.to_string()).and_then(|answered| {
+            let Answered { request, answer, is_join } = answered;
+            let held = self.identity.as_ref().filter(|_| !is_join);
+            let now = UnixTime::now();
+            let take = |state: &mut StateDir| Identity::take(state, held, &request, &answer, now);
             self.state.with(take).map_err(|error| error.to_string())
         });
         match taken {
@@ -97,7 +107,12 @@ impl Session {
         let Some(identity) = &self.identity else { return };
         let taken = self.state.with(|state| identity.with_bundle(state, bundle, UnixTime::now()));
         match taken {
-            Ok(identity) => {
+            Ok(None) => tracing::warn!(
+                epoch = bundle.epoch,
+                in_use = identity.epoch(),
+                "roots and revocations are older than those in use: not taken"
+            ),
+            Ok(Some(identity)) => {
                 tracing::info!(epoch = bundle.epoch, "roots and revocations taken");
                 self.identity = Some(identity);
                 self.begin_era();
@@ -130,7 +145,7 @@ async fn renew(target: Target) -> Renewed {
     let request = Request::new()?;
     let message = Renew { csr: request.csr.clone() };
     let answer = target.connect().await?.post("/v1/renew", &message).await?;
-    Ok((request, answer))
+    Ok(Answered { request, answer, is_join: false })
 }
 
 async fn join(settings: Settings) -> Renewed {
@@ -152,5 +167,5 @@ async fn join(settings: Settings) -> Renewed {
         .map_err(|error| PushError::Answer(error.to_string()))?;
     let target = Target { address: settings.address, tls };
     let answer = target.connect().await?.post("/v1/join", &message).await?;
-    Ok((request, answer))
+    Ok(Answered { request, answer, is_join: true })
 }
