@@ -35,6 +35,13 @@ const POLICIES_KEPT: usize = 3;
 /// Why a policy is not used whose probation the process did not outlive.
 pub const CRASHED: &str = "the process ended while it was on probation";
 
+/// Why one is not used under which the process was ended, in order, again and again.
+pub const RESTARTED: &str = "the process was ended twice while it was on probation";
+
+/// Restarts in order on a probation from which on they are the policy's doing: whoever looks after
+/// the process ends it because it does not serve.
+const RESTARTS_MAX: u32 = 2;
+
 /// Why the state cannot be used.
 #[derive(Debug, Error)]
 pub enum StateError {
@@ -101,17 +108,37 @@ struct Record {
     orderly: bool,
     /// The highest generation that was ever taken: lower ones are stale.
     highest: u64,
+    /// How often the process was ended in order on this probation.
+    #[serde(default, skip_serializing_if = "is_none")]
+    restarts: u32,
     /// What was undone last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     refused: Option<Refused>,
 }
 
+/// Whether there were none: an earlier version reads a record that does not say so.
+fn is_none(restarts: &u32) -> bool {
+    *restarts == 0
+}
+
 impl Record {
+    /// Why what was in use last does harm, by how the process has ended; notes an end in order.
+    fn harm(&mut self) -> Option<&'static str> {
+        if !self.on_probation {
+            return None;
+        }
+        self.restarts += u32::from(self.orderly);
+        match self.orderly {
+            false => Some(CRASHED),
+            true => (self.restarts >= RESTARTS_MAX).then_some(RESTARTED),
+        }
+    }
+
     /// What was confirmed last is current again, and what is current is refused from now on.
     fn go_back(&mut self, reason: String) {
         self.refused = self.current.map(|running| Refused { running, reason, told: false });
         self.current = self.previous.take();
-        self.on_probation = false;
+        (self.on_probation, self.restarts) = (false, 0);
     }
 }
 
@@ -214,18 +241,18 @@ impl StateDir {
         });
         let mut boot = Boot { previous, ..Boot::default() };
         if let Some(current) = next.current {
-            let crashed = next.on_probation && !next.orderly;
-            let kept = if crashed { Err(CRASHED.to_owned()) } else { self.policy(current) };
+            let harm = next.harm();
+            let kept = harm.map_or_else(|| self.policy(current), |why| Err(why.to_owned()));
             match kept {
                 Ok(policy) => boot.policy = Some(policy),
                 Err(reason) => {
                     tracing::error!(hash = %current.hash.short(), "policy not used: {reason}");
                     boot.policy = boot.previous.take();
-                    if crashed {
+                    if harm.is_some() {
                         next.go_back(reason);
                     } else if boot.policy.is_some() {
                         next.current = next.previous.take();
-                        next.on_probation = false;
+                        (next.on_probation, next.restarts) = (false, 0);
                     }
                 }
             }
@@ -284,6 +311,7 @@ impl StateDir {
             on_probation: true,
             orderly: false,
             highest: highest.max(running.generation),
+            restarts: 0,
             refused: before.refused.clone(),
         };
         self.write_record(&next)?;
@@ -306,7 +334,7 @@ impl StateDir {
     /// # Errors
     /// When the record cannot be written yet.
     pub fn confirm(&mut self) -> Result<(), StateError> {
-        let mut next = Record { on_probation: false, ..self.record.clone() };
+        let mut next = Record { on_probation: false, restarts: 0, ..self.record.clone() };
         // What is stale is refused anyway.
         let highest = next.highest;
         next.refused =

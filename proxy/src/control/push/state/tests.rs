@@ -90,6 +90,33 @@ fn an_orderly_end_on_probation_is_no_crash() {
 }
 
 #[test]
+fn the_second_orderly_end_on_one_probation_is_the_policys_doing() {
+    let (good, fresh) = (policy(1, "good"), policy(2, "fresh"));
+    let (folder, mut state) = folder(&[&good]);
+    let restart = |mut state: StateDir| {
+        state.end().unwrap();
+        restart(&folder, state)
+    };
+    state.keep(&fresh).unwrap();
+    let _ = state.begin(fresh.running).unwrap();
+    let (state, boot) = restart(state);
+    assert_eq!((boot.policy.as_ref(), boot.on_probation), (Some(&fresh), true));
+    let (mut state, boot) = restart(state);
+    assert_eq!((boot.policy.as_ref(), boot.on_probation), (Some(&good), false));
+    assert_eq!(boot.undone.unwrap().reason, RESTARTED);
+    // Each probation has its own.
+    let next = policy(3, "next");
+    state.keep(&next).unwrap();
+    let _ = state.begin(next.running).unwrap();
+    let (mut state, boot) = restart(state);
+    assert_eq!((boot.policy.as_ref(), boot.on_probation), (Some(&next), true));
+    state.confirm().unwrap();
+    let (state, _) = restart(state);
+    let (_, boot) = restart(state);
+    assert_eq!((boot.policy, boot.on_probation), (Some(next), false), "nor is it any after");
+}
+
+#[test]
 fn what_was_never_confirmed_is_nothing_to_go_back_to() {
     let (good, first, second) = (policy(1, "good"), policy(2, "first"), policy(3, "second"));
     let (_folder, mut state) = folder(&[&good]);
