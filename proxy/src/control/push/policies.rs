@@ -312,15 +312,18 @@ impl Policies {
     /// Takes note of what has been counted, judges what is on probation, and tries again what has
     /// failed. About once a second.
     pub async fn look(&mut self, now_ms: u64, traffic: Traffic) {
+        // What cannot be written was said when it failed first.
+        let is_written = self.state.with(StateDir::flush).is_ok();
         if let Some(watched) = &self.watched {
             match watched.probation.look(now_ms, traffic, watched.reached) {
-                Verdict::Watching => note(self.state.with(StateDir::flush)),
+                Verdict::Watching => {}
                 Verdict::Good => self.confirm(),
                 Verdict::Harmful(harm) => self.undo(harm.to_string(), now_ms).await,
             }
         } else {
-            let written = self.state.with(StateDir::flush);
-            self.confirmed(written);
+            if is_written {
+                self.confirmed();
+            }
             if self.going_back.is_some() {
                 self.go_back(now_ms).await;
             } else {
@@ -348,16 +351,14 @@ impl Policies {
     fn confirm(&mut self) {
         let Some(Watched { running, applied, .. }) = self.watched.take() else { return };
         self.confirming = Some(Confirming { running, applied });
-        let written = self.state.with(StateDir::confirm);
-        self.confirmed(written);
+        match self.state.with(StateDir::confirm) {
+            Ok(()) => self.confirmed(),
+            failed => note(failed),
+        }
     }
 
-    /// Says that what is good is confirmed, if that could be written.
-    fn confirmed(&mut self, written: Result<(), StateError>) {
-        if written.is_err() {
-            note(written);
-            return;
-        }
+    /// Says that what is good is confirmed, once that is written.
+    fn confirmed(&mut self) {
         let Some(Confirming { running, applied }) = self.confirming.take() else { return };
         self.good = None;
         tracing::info!(
