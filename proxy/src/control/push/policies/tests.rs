@@ -133,6 +133,8 @@ async fn a_commit_that_fails_during_a_probation_leaves_what_was_good() {
     assert_eq!(world.last_applied(), Some(Some(good.running)));
     assert_eq!(world.in_use(), (Some(good.running), false));
     assert_eq!(world.state.with(|state| state.highest()), 3);
+    let is_refused = |policy: &Policy| world.policies.refusal(policy.running).is_some();
+    assert!(is_refused(&watched) && !is_refused(&next), "one did harm, the other nothing");
 }
 
 #[tokio::test]
