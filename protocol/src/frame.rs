@@ -125,7 +125,7 @@ pub struct Ping {
     /// Number of this stream, which reports name: what is said on an older one does not count.
     pub stream: u64,
     /// Hash of the endpoints that the pusher has told of; a sidecar that has others connects anew
-    /// and says what it has. Absent until the first are told.
+    /// and says what it has. Absent if there are none to tell of: then what it has stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<EndpointsHash>,
 }

@@ -259,7 +259,10 @@ impl Streams {
     pub fn ping(&mut self, key: &SidecarKey, now: Instant, now_ms: u64) {
         let Some(live) = self.live.get(key) else { return };
         let connection = live.connection;
-        let endpoints = self.classes.get(key.identity()).map(|class| class.hash);
+        // Who is to have none keeps what it has: it may be one that was lost from the folder.
+        let class = self.classes.get(key.identity());
+        let class = class.filter(|class| class.told.iter().next().is_some());
+        let endpoints = class.map(|class| class.hash);
         let ping = Ping { now_ms, stream: connection.0, endpoints };
         self.pings.push_back((now + PING_EVERY, key.clone(), connection));
         if let Some(bytes) = encoded(&Frame::Ping(ping)) {

@@ -186,3 +186,21 @@ fn who_connects_is_told_what_was_revoked_although_the_epoch_is_the_same() {
     assert!(!told(0));
     assert!(told(1));
 }
+
+#[test]
+fn who_is_not_of_the_mesh_keeps_its_endpoints() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut core = opened(&Arc::default(), folder.path(), Profile::Now, 0);
+    core.folder(&mesh(folder.path(), 1000), 0).expect("a mesh");
+    let mut told = |key: &SidecarKey| {
+        let (_, mut receiver) = core.hello(key, peer(key), hello(), None, 1).expect("room");
+        let told = frames(&mut receiver).into_iter().find_map(|frame| match frame {
+            Frame::Ping(ping) => Some(ping.endpoints),
+            _ => None,
+        });
+        told.expect("a ping")
+    };
+    assert!(told(&key()).is_some());
+    let lost = SidecarKey::new("spiffe://cluster.local/ns/default/sa/lost", "n").expect("a key");
+    assert_eq!(told(&lost), None);
+}
