@@ -121,6 +121,12 @@ impl PushError {
             _ => None,
         }
     }
+
+    /// Whether it is what the pusher said: it is in reach, and has proved who it is.
+    #[must_use]
+    pub fn is_from_the_pusher(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Answer(_))
+    }
 }
 
 /// Where the pusher is, and what proves both sides.

@@ -24,6 +24,8 @@ use ringway_protocol::Traffic;
 pub const FAILURES_MIN: u64 = 20;
 const SHARE_MIN: f64 = 0.01;
 const RISE_MIN: f64 = 5.0;
+/// The pusher is not out of reach before it was tried for so long, however short the probation.
+const UNREACHABLE_MIN: Duration = Duration::from_secs(10);
 /// How far back the share of before is taken from.
 const BASELINE: Duration = Duration::from_secs(60);
 
@@ -116,6 +118,8 @@ impl Lately {
 pub struct Probation {
     /// On the clock of [`Probation::look`], ms.
     ends_ms: u64,
+    /// When the pusher is out of reach, likewise.
+    gives_up_ms: u64,
     /// What was counted when the policy was applied.
     start: Traffic,
     /// The share of own failures before.
@@ -136,7 +140,8 @@ impl Probation {
         was_reachable: bool,
     ) -> Self {
         let ends_ms = now_ms.saturating_add(duration_ms);
-        Self { ends_ms, start, before, was_reachable }
+        let least = now_ms.saturating_add(UNREACHABLE_MIN.as_millis() as u64);
+        Self { ends_ms, gives_up_ms: ends_ms.max(least), start, before, was_reachable }
     }
 
     /// The share of own failures before it.
@@ -158,10 +163,11 @@ impl Probation {
         if now_ms < self.ends_ms {
             return Verdict::Watching;
         }
-        if self.was_reachable && !reachable {
-            return Verdict::Harmful(Harm::Unreachable);
+        if !self.was_reachable || reachable {
+            return Verdict::Good;
         }
-        Verdict::Good
+        let is_over = now_ms >= self.gives_up_ms;
+        if is_over { Verdict::Harmful(Harm::Unreachable) } else { Verdict::Watching }
     }
 
     /// When it is over, on the clock of [`Probation::look`], ms.
@@ -263,6 +269,10 @@ mod tests {
         assert_eq!(probation(0).look(119_999, quiet, false), Verdict::Watching);
         assert_eq!(probation(0).look(120_000, quiet, false), Verdict::Harmful(Harm::Unreachable));
         let unknown = Probation { was_reachable: false, ..probation(0) };
+        let short = Probation::new(60_000, 1000, quiet, 0.0, true);
+        assert_eq!(short.look(69_999, quiet, false), Verdict::Watching, "it is tried for longer");
+        assert_eq!(short.look(69_999, quiet, true), Verdict::Good);
+        assert_eq!(short.look(70_000, quiet, false), Verdict::Harmful(Harm::Unreachable));
         assert_eq!(unknown.look(120_000, quiet, false), Verdict::Good);
     }
 

@@ -44,6 +44,8 @@ use crate::shared::Shared;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// Between two attempts to renew, likewise.
 const RENEW_BACKOFF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+/// Between two attempts to get a certificate while there is none that is valid.
+const JOIN_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// How often a report is sent without a reason, give or take a fifth.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// How often changed endpoints are written to disk.
@@ -109,10 +111,13 @@ pub struct Session {
     /// reach the pusher by itself.
     era: u64,
     report_at: Instant,
+    /// The pusher wants no report before.
+    report_not_before: Instant,
     sampling: Option<JoinHandle<()>>,
     renewing: Option<JoinHandle<Renewed>>,
     renew_at: Option<Instant>,
     renew_backoff: Backoff,
+    join_backoff: Backoff,
     write_endpoints_at: Instant,
 }
 
@@ -231,10 +236,12 @@ impl Session {
             report_connection: None,
             era: 0,
             report_at: now,
+            report_not_before: now,
             sampling: None,
             renewing: None,
             renew_at: None,
             renew_backoff: Backoff::new(RENEW_BACKOFF),
+            join_backoff: Backoff::new(JOIN_BACKOFF),
             write_endpoints_at: now,
         };
         session.show_identity();
@@ -433,7 +440,8 @@ impl Session {
     async fn look(&mut self) {
         self.policies.look(now_ms(), traffic(&self.shared)).await;
         let now = Instant::now();
-        if self.policies.has_news() || now >= self.report_at {
+        let has_reason = self.policies.has_news() || now >= self.report_at;
+        if has_reason && now >= self.report_not_before {
             self.report();
         }
         if self.is_renewal_due(now) {
@@ -496,7 +504,11 @@ impl Session {
             }
             Err(error) => {
                 let least = error.retry_after().unwrap_or(LOOK_INTERVAL);
-                self.report_at = Instant::now() + jittered(least);
+                self.report_not_before = Instant::now() + jittered(least);
+                if era == self.era && error.is_from_the_pusher() {
+                    // It is in reach, whatever it has against the report.
+                    self.policies.reached();
+                }
                 tracing::warn!("a report was not taken: {error}");
             }
         }

@@ -12,7 +12,7 @@ use super::super::connection::{PushError, Target};
 use super::super::identity::{Identity, IdentityError, Request};
 use super::super::state::StateDir;
 use super::super::{PUSHER_PATH, Settings};
-use super::{Backoff, RENEW_BACKOFF, Session};
+use super::{Backoff, JOIN_BACKOFF, RENEW_BACKOFF, Session};
 
 /// A certificate that was asked for.
 pub(super) type Renewed = Result<Answered, RenewError>;
@@ -69,12 +69,14 @@ impl Session {
             Ok(identity) => {
                 let id = identity.id().map(ToString::to_string).unwrap_or_default();
                 tracing::info!(identity = id, until = identity.not_after_s(), "certificate taken");
-                let first = self.identity.replace(identity).is_none();
+                self.identity = Some(identity);
                 self.renew_at = None;
                 self.renew_backoff = Backoff::new(RENEW_BACKOFF);
+                self.join_backoff = Backoff::new(JOIN_BACKOFF);
                 self.begin_era();
                 self.report_at = Instant::now();
-                if first {
+                if self.stream.is_none() {
+                    // The pusher is in reach.
                     self.connect_at = Instant::now();
                 }
                 self.status.update_push(|push| {
@@ -86,9 +88,8 @@ impl Session {
             }
             Err(error) => {
                 let valid = self.target().is_some();
-                // Without a certificate nothing works: tried as often as a connection.
-                let backoff =
-                    if valid { &mut self.renew_backoff } else { &mut self.connect_backoff };
+                // Without a certificate nothing works.
+                let backoff = if valid { &mut self.renew_backoff } else { &mut self.join_backoff };
                 let delay = backoff.next(None);
                 self.renew_at = Some(Instant::now() + delay);
                 tracing::error!(again_in = ?delay, "no new certificate: {error}");
