@@ -107,6 +107,16 @@ type First = (crate::shared::Running, Vec<Delivery>);
 /// The first table: of the file, or, where it names a pusher, of what that has sent last.
 fn first(reloader: &mut Reloader) -> Result<(First, Option<Pusher>), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let first = first_in(&runtime, reloader);
+    // A name that is being looked up must not hold the start up.
+    runtime.shutdown_background();
+    first
+}
+
+fn first_in(
+    runtime: &tokio::runtime::Runtime,
+    reloader: &mut Reloader,
+) -> Result<(First, Option<Pusher>), StartError> {
     let (table, loaded) = reloader.read_own()?;
     let Some(control) = table.control() else {
         return Ok((runtime.block_on(reloader.first((table, loaded)))?, None));

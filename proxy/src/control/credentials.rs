@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::source::CredentialFault;
+pub(in crate::control) use self::source::read;
 use self::source::{Material, Source};
 use crate::tls::credentials::{ClusterTls, Credentials};
 use ringway_router::{

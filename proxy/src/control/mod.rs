@@ -33,6 +33,7 @@ use self::push::session::Session;
 use self::push::state::{Boot, StateDir};
 use self::push::{Order, Orders, Settings, SharedState};
 use self::reload::Reloader;
+use self::status::Status;
 use crate::shared::Shared;
 
 /// How often names are looked up again.
@@ -44,7 +45,10 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 /// When signals or the runtime cannot be set up.
 pub fn run(reloader: Reloader, shared: &Arc<Shared>, pusher: Option<Pusher>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(reloader, shared, pusher))
+    let served = runtime.block_on(serve(reloader, shared, pusher));
+    // A name that is being looked up must not hold the end up.
+    runtime.shutdown_background();
+    served
 }
 
 /// The pusher of a sidecar that has one.
@@ -105,9 +109,15 @@ async fn serve(
                 look(&mut reloader, shared, &mut watcher, false).await;
             }
             _ = resolve.tick() => reloader.resolve(shared).await,
-            Some(order) = next_order(&mut given) => {
-                reloader.obey(order, shared).await;
-                watcher.follow(&reloader.credential_folders());
+            order = next_order(&mut given) => match order {
+                Some(order) => {
+                    reloader.obey(order, shared).await;
+                    watcher.follow(&reloader.credential_folders());
+                }
+                None => {
+                    given = None;
+                    lost_session(&reloader.status());
+                }
             }
         }
     }
@@ -120,6 +130,16 @@ async fn serve(
         _ = interrupt.recv() => tracing::warn!("told twice, ending at once"),
     }
     Ok(())
+}
+
+/// Says that nobody talks to the pusher any more, which only a defect does.
+fn lost_session(status: &Status) {
+    let problem = "the session has ended, until the process is started anew";
+    tracing::error!("pusher: {problem}");
+    status.update_push(|push| {
+        push.connected = false;
+        push.problem = Some(problem.to_owned());
+    });
 }
 
 /// Looks at the file and at the certificate files. The folders are followed before the files in

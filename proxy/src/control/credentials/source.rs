@@ -172,7 +172,7 @@ fn system_roots() -> Result<Vec<Vec<u8>>, CredentialFault> {
 }
 
 /// Reads a file. What is no file is refused: a pipe would be waited for, a device has no end.
-fn read(path: &Path) -> Result<Vec<u8>, CredentialFault> {
+pub(in crate::control) fn read(path: &Path) -> Result<Vec<u8>, CredentialFault> {
     let shown = || path.display().to_string();
     let unreadable = |error| CredentialFault::Unreadable { path: shown(), error };
     let no_file = || unreadable(std::io::Error::other("it is no file"));

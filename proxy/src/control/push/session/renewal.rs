@@ -4,6 +4,8 @@
 //! - One request at a time; one that fails is made again later, by chance.
 //! - Without a valid certificate the token is used, with one it is not even read.
 
+use std::path::PathBuf;
+
 use ringway_protocol::{Join, Joined, Renew};
 use ringway_tls::UnixTime;
 use tokio::time::Instant;
@@ -13,6 +15,7 @@ use super::super::identity::{Identity, IdentityError, Request};
 use super::super::state::StateDir;
 use super::super::{PUSHER_PATH, Settings};
 use super::{Backoff, JOIN_BACKOFF, RENEW_BACKOFF, Session};
+use crate::control::credentials;
 
 /// A certificate that was asked for.
 pub(super) type Renewed = Result<Answered, RenewError>;
@@ -155,18 +158,40 @@ async fn join(settings: Settings) -> Renewed {
             "there is no valid certificate in state_dir, and the file names no token_file";
         return Err(RenewError::Token(missing.to_owned()));
     };
-    let token = std::fs::read_to_string(file)
-        .map_err(|error| RenewError::Token(format!("{}: {error}", file.display())))?;
+    let token = token(file.clone()).await.map_err(RenewError::Token)?;
     let request = Request::new()?;
-    let message = Join {
-        token: token.trim().to_owned(),
-        csr: request.csr.clone(),
-        identity: None,
-        node: settings.node.clone(),
-    };
+    let message =
+        Join { token, csr: request.csr.clone(), identity: None, node: settings.node.clone() };
     let tls = ringway_tls::control::pinned_client(settings.root_sha256, PUSHER_PATH)
         .map_err(|error| PushError::Answer(error.to_string()))?;
     let target = Target { address: settings.address, tls };
     let answer = target.connect().await?.post("/v1/join", &message).await?;
     Ok(Answered { request, answer, is_join: true })
+}
+
+/// The token in `file`, which may be on a disk that does not answer.
+async fn token(file: PathBuf) -> Result<String, String> {
+    let read = tokio::task::spawn_blocking(move || {
+        let bytes = credentials::read(&file).map_err(|fault| fault.to_string())?;
+        let text = String::from_utf8(bytes);
+        text.map_err(|error| format!("{}: {error}", file.display()))
+    });
+    let text = read.await.map_err(|error| error.to_string())??;
+    Ok(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_token_is_what_a_file_says_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, " secret\n").unwrap();
+        assert_eq!(token(path.clone()).await.unwrap(), "secret");
+        std::fs::write(&path, [0xff]).unwrap();
+        assert!(token(path).await.is_err());
+        assert!(token(folder.path().to_owned()).await.unwrap_err().contains("it is no file"));
+    }
 }
