@@ -93,7 +93,7 @@ impl Subject {
         }
     }
 
-    fn key(&self) -> String {
+    pub(super) fn key(&self) -> String {
         format!("{DENIALS}{}", blake3::hash(self.text().as_bytes()).to_hex())
     }
 }
@@ -112,11 +112,20 @@ impl Denial {
     }
 }
 
+/// Whether each list has room for its serial numbers.
+fn check_room(revoked: &BTreeMap<AuthorityId, BTreeMap<String, u64>>) -> Result<(), CaFault> {
+    if revoked.values().any(|serials| serials.len() > CRL_ENTRIES_MAX) {
+        return Err(CaFault::Full { what: "serial numbers of a CRL", max: CRL_ENTRIES_MAX });
+    }
+    Ok(())
+}
+
 impl Authority {
     /// Denies `subject` until `until`, or for good; a denial that is there is replaced.
     ///
     /// # Errors
-    /// [`CaFault::Full`]; [`CaFault::Input`] for the pusher's own identity; what the store says.
+    /// [`CaFault::Full`], also of a list of revoked certificates; [`CaFault::Input`] for the
+    /// pusher's own identity; what the store says.
     pub fn deny(
         &self,
         subject: Subject,
@@ -131,13 +140,25 @@ impl Authority {
             return Err(CaFault::Input("without the pusher nobody would learn of it".into()));
         }
         let key = subject.key();
-        let before = self.store.get(&key)?.map(|entry| entry.version);
-        if before.is_none() && self.store.list(DENIALS)?.entries.len() >= DENIALS_MAX {
+        let before = self.read::<Denial>(&key)?;
+        let version = before.as_ref().map(|(version, _)| *version);
+        if version.is_none() && self.store.list(DENIALS)?.entries.len() >= DENIALS_MAX {
             return Err(CaFault::Full { what: "denials", max: DENIALS_MAX });
         }
         let until_s = until.map(|until| until.as_secs());
         let denial = Denial { subject, reason: reason.to_owned(), since_s: now.as_secs(), until_s };
-        self.write(&key, before, &denial)?;
+        self.write(&key, version, &denial)?;
+        // One too many would leave nobody with a list.
+        if let Err(full) = self.revoked(now).and_then(|revoked| check_room(&revoked)) {
+            match before {
+                None => _ = self.delete(&key)?,
+                Some((_, before)) => {
+                    let version = self.read::<Denial>(&key)?.map(|(version, _)| version);
+                    self.write(&key, version, &before)?;
+                }
+            }
+            return Err(full);
+        }
         Ok(denial)
     }
 
@@ -187,6 +208,7 @@ impl Authority {
     /// [`CaFault::Full`] if one would have too many entries; what the store and the keys say.
     pub fn crls(&self, now: UnixTime) -> Result<Vec<Crl>, CaFault> {
         let revoked = self.revoked(now)?;
+        check_room(&revoked)?;
         let signing = self.state()?.1.issuer;
         let (mut crls, nothing) = (Vec::new(), BTreeMap::new());
         for issuer in self.authorities()?.iter().filter(|record| record.parent.is_some()) {
@@ -195,12 +217,6 @@ impl Authority {
                 None if issuer.id == signing => &nothing,
                 None => continue,
             };
-            if serials.len() > CRL_ENTRIES_MAX {
-                return Err(CaFault::Full {
-                    what: "serial numbers of a CRL",
-                    max: CRL_ENTRIES_MAX,
-                });
-            }
             let pem = self.crl(&issuer.id, serials, now)?;
             crls.push(Crl { issuer: issuer.id.clone(), pem, entries: serials.len() });
         }

@@ -184,6 +184,24 @@ fn openssl_accepts_the_leaf_for_both_ends_and_its_crl() {
     assert!(verdict.starts_with("true"), "{verdict}");
 }
 
+#[test]
+fn a_denial_too_many_is_refused_and_the_list_goes_on() {
+    let authority = authority(Lives::default());
+    let serial = |number: usize| Subject::Serial(format!("{number:x}"));
+    for number in 0..limits::CRL_ENTRIES_MAX - 1 {
+        let (subject, reason) = (serial(number), String::new());
+        let denial = Denial { subject, reason, since_s: NOW_S, until_s: None };
+        authority.write(&denial.subject.key(), None, &denial).unwrap();
+    }
+    let deny = |number| authority.deny(serial(number), "", None, at(NOW_S));
+    deny(10_000).unwrap();
+    assert!(matches!(deny(10_001), Err(CaFault::Full { .. })));
+    deny(10_000).unwrap();
+    assert_eq!(authority.crls(at(NOW_S)).unwrap()[0].entries, limits::CRL_ENTRIES_MAX);
+    assert!(authority.allow(&serial(10_000)).unwrap());
+    deny(10_001).unwrap();
+}
+
 /// The request asks to be an authority and somebody else, with an extension that nobody knows.
 #[test]
 fn request_contributes_its_key_and_nothing_else() {
