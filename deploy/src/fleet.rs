@@ -10,6 +10,8 @@
 //! # Invariants
 //! - At most [`SIDECARS_MAX`] sidecars. When a new one comes to a full fleet, the one that is away
 //!   longest is forgotten for it; if all are connected, the new one is refused.
+//! - At most [`NODES_MAX`] of an identity, likewise: it makes up the names of its nodes, and must
+//!   not take the places of all others.
 //! - A report with a generation below one that was seen before is late and changes nothing, unless
 //!   it is about what the sidecar runs. So is one that was sent under an older connection: the
 //!   sidecar may have lost its disk in between.
@@ -22,7 +24,7 @@
 use std::collections::BTreeMap;
 
 use crate::limits::{
-    CAPABILITIES_MAX, FORGET_AFTER_MS, GENERATION_MAX, LABELS_MAX, REASON_BYTES_MAX,
+    CAPABILITIES_MAX, FORGET_AFTER_MS, GENERATION_MAX, LABELS_MAX, NODES_MAX, REASON_BYTES_MAX,
     REPORT_ENTRIES_MAX, SIDECARS_MAX, WORD_BYTES_MAX,
 };
 use crate::version::{SidecarKey, Version};
@@ -84,6 +86,9 @@ pub enum FleetFault {
     /// [`SIDECARS_MAX`] are connected.
     #[error("{SIDECARS_MAX} sidecars are connected, which is the maximum")]
     Full,
+    /// [`NODES_MAX`] of its identity are connected.
+    #[error("{NODES_MAX} sidecars of {0} are connected, which is the maximum")]
+    Nodes(String),
     /// Never connected, or forgotten.
     #[error("{0} is not known")]
     Unknown(SidecarKey),
@@ -107,6 +112,8 @@ pub enum FleetFault {
 #[derive(Debug, Clone, Default)]
 pub struct Fleet {
     sidecars: BTreeMap<SidecarKey, Sidecar>,
+    /// How many of them each identity has.
+    nodes: BTreeMap<String, usize>,
 }
 
 impl Fleet {
@@ -123,9 +130,10 @@ impl Fleet {
     ) -> Result<Vec<Event>, FleetFault> {
         check_hello(&hello)?;
         let mut events = Vec::new();
-        if !self.sidecars.contains_key(key) && self.sidecars.len() >= SIDECARS_MAX {
-            let forgotten = self.away_longest().ok_or(FleetFault::Full)?;
-            self.sidecars.remove(&forgotten);
+        if !self.sidecars.contains_key(key)
+            && let Some(forgotten) = self.place(key)?
+        {
+            self.forget(&forgotten);
             events.push(Event::Forgotten { sidecar: forgotten });
         }
         let canary = hello.is_canary();
@@ -134,6 +142,7 @@ impl Fleet {
             Some(sidecar) => sidecar.connect(hello, connection, now),
             None => {
                 self.sidecars.insert(key.clone(), Sidecar::new(hello, connection, now));
+                *self.nodes.entry(key.identity().to_owned()).or_default() += 1;
             }
         }
         events.push(Event::Connected { sidecar: key.clone(), canary, running });
@@ -214,7 +223,7 @@ impl Fleet {
             self.sidecars.iter().filter(|(_, it)| gone(it)).map(|(key, _)| key.clone()).collect();
         keys.into_iter()
             .map(|sidecar| {
-                self.sidecars.remove(&sidecar);
+                self.forget(&sidecar);
                 Event::Forgotten { sidecar }
             })
             .collect()
@@ -243,8 +252,34 @@ impl Fleet {
         self.sidecars.is_empty()
     }
 
-    fn away_longest(&self) -> Option<SidecarKey> {
-        let away = self.sidecars.iter().filter_map(|(key, it)| Some((it.away_since()?, key)));
+    /// Who has to be forgotten for `key`, a new one, if anybody has to.
+    fn place(&self, key: &SidecarKey) -> Result<Option<SidecarKey>, FleetFault> {
+        if self.nodes.get(key.identity()).is_some_and(|nodes| *nodes >= NODES_MAX) {
+            let is_of_it = |other: &SidecarKey| other.identity() == key.identity();
+            let full = || FleetFault::Nodes(key.identity().to_owned());
+            return self.away_longest(is_of_it).ok_or_else(full).map(Some);
+        }
+        if self.sidecars.len() >= SIDECARS_MAX {
+            return self.away_longest(|_| true).ok_or(FleetFault::Full).map(Some);
+        }
+        Ok(None)
+    }
+
+    fn forget(&mut self, key: &SidecarKey) {
+        if self.sidecars.remove(key).is_none() {
+            return;
+        }
+        if let Some(nodes) = self.nodes.get_mut(key.identity()) {
+            *nodes -= 1;
+            if *nodes == 0 {
+                self.nodes.remove(key.identity());
+            }
+        }
+    }
+
+    fn away_longest(&self, may_go: impl Fn(&SidecarKey) -> bool) -> Option<SidecarKey> {
+        let candidates = self.sidecars.iter().filter(|(key, _)| may_go(key));
+        let away = candidates.filter_map(|(key, it)| Some((it.away_since()?, key)));
         away.min().map(|(_, key)| key.clone())
     }
 }

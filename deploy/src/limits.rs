@@ -45,6 +45,8 @@ const _: () = assert!(
 
 /// Sidecars that are known at a time, connected or not; about 1 KiB each, 64 KiB at worst.
 pub const SIDECARS_MAX: usize = 20_000;
+/// Those of one identity.
+pub const NODES_MAX: usize = SIDECARS_MAX / 2;
 /// Milliseconds after which a sidecar that is away is forgotten.
 pub const FORGET_AFTER_MS: u64 = 3_600_000;
 /// Bytes of an identity, which is a SPIFFE ID (SPIFFE-ID section 2.3).

@@ -138,11 +138,14 @@ fn who_is_away_for_an_hour_is_forgotten() {
     assert_eq!(fleet.sweep(NOW + FORGET_AFTER_MS - 1), Vec::new());
     let forgotten = vec![Event::Forgotten { sidecar: key(1) }];
     assert_eq!(fleet.sweep(NOW + FORGET_AFTER_MS), forgotten);
-    assert!(fleet.is_empty());
+    assert!(fleet.is_empty() && fleet.nodes.is_empty());
 }
 
 #[test]
 fn a_full_fleet_forgets_who_is_away_longest_and_refuses_when_nobody_is() {
+    let key = |number: usize| {
+        SidecarKey::new(&format!("web-{}", number % 5), &format!("node-{number}")).unwrap()
+    };
     let mut fleet = Fleet::default();
     for number in 0..SIDECARS_MAX {
         let id = ConnectionId(number as u64);
@@ -158,6 +161,25 @@ fn a_full_fleet_forgets_who_is_away_longest_and_refuses_when_nobody_is() {
     let events = fleet.hello(&newcomer, Hello::default(), id, NOW + 3).unwrap();
     assert_eq!(events[0], Event::Forgotten { sidecar: key(9) });
     assert_eq!(fleet.len(), SIDECARS_MAX);
+}
+
+#[test]
+fn an_identity_with_too_many_nodes_takes_no_place_of_others() {
+    let mut fleet = one(Hello::default());
+    let other = SidecarKey::new("other", "n").unwrap();
+    fleet.hello(&other, Hello::default(), ConnectionId(0), NOW).unwrap();
+    let _ = fleet.goodbye(&other, ConnectionId(0), NOW);
+    for number in 2..=NODES_MAX {
+        fleet.hello(&key(number), Hello::default(), ConnectionId(1), NOW).unwrap();
+    }
+    let newcomer = key(NODES_MAX + 1);
+    let refused = fleet.hello(&newcomer, Hello::default(), ConnectionId(1), NOW);
+    assert_eq!(refused, Err(FleetFault::Nodes("web".to_owned())));
+    let _ = fleet.goodbye(&key(7), ConnectionId(1), NOW + 1);
+    let events = fleet.hello(&newcomer, Hello::default(), ConnectionId(1), NOW + 2).unwrap();
+    assert_eq!(events[0], Event::Forgotten { sidecar: key(7) });
+    let third = SidecarKey::new("third", "n").unwrap();
+    assert!(fleet.hello(&third, Hello::default(), ConnectionId(1), NOW + 3).is_ok());
 }
 
 #[test]

@@ -95,7 +95,7 @@ impl From<CaFault> for Fault {
 impl From<FleetFault> for Fault {
     fn from(fault: FleetFault) -> Fault {
         let status = match fault {
-            FleetFault::Full => StatusCode::SERVICE_UNAVAILABLE,
+            FleetFault::Full | FleetFault::Nodes(_) => StatusCode::SERVICE_UNAVAILABLE,
             FleetFault::TooMuch { .. } | FleetFault::Generation(_) => StatusCode::BAD_REQUEST,
             _ => StatusCode::CONFLICT,
         };
