@@ -100,7 +100,10 @@ fn every_number_of_a_limit_is_the_codes() {
         ("| 253, 32;", (limits::NAME_BYTES_MAX, limits::NAMES_MAX) == (253, 32)),
         ("| states in a report | 6 |", limits::STATES_MAX == 6),
         ("| 10 000, 4096 |", (limits::CLUSTERS_MAX, limits::MEMBERS_MAX) == (10_000, 4096)),
-        ("| 20 000; the one", ringway_push::limits::SIDECARS_MAX == 20_000),
+        ("| 20 000, 10 000 of an identity;", {
+            use ringway_push::limits::{NODES_MAX, SIDECARS_MAX};
+            (SIDECARS_MAX, NODES_MAX) == (20_000, 10_000)
+        }),
     ] {
         assert!(PAGE.contains(text) && limit, "{text}");
     }
