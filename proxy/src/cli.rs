@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ringway_router::{Field, Severity, explain};
+use ringway_router::{Field, Severity, Table, explain};
 use tracing::level_filters::LevelFilter;
 
 use crate::control::reload::{self, Rejection};
@@ -276,13 +276,9 @@ fn check(file: &Path) -> ExitCode {
 }
 
 fn explain_request(args: &ExplainArgs) -> ExitCode {
-    let compiled = reload::read(&args.file).and_then(|bytes| reload::compile(&args.file, &bytes));
-    let table = match compiled {
-        Ok((table, _)) => table,
-        Err(rejection) => {
-            complain(&rejection.to_string());
-            return ExitCode::from(EXIT_CONFIG);
-        }
+    let table = match table_of(&args.file) {
+        Ok(table) => table,
+        Err(code) => return code,
     };
     let listener = match &args.listener {
         Some(name) => match table.listener_named(name) {
@@ -314,6 +310,15 @@ fn ask_health(args: &HealthArgs) -> ExitCode {
     }
     let serves = matches!(asked, Ok(Health::Serving));
     if serves { ExitCode::SUCCESS } else { ExitCode::from(EXIT_RUNTIME) }
+}
+
+/// The table of a file, or how to exit after saying what is wrong with it.
+fn table_of(file: &Path) -> Result<Table, ExitCode> {
+    let compiled = reload::read(file).and_then(|bytes| reload::compile(file, &bytes));
+    compiled.map(|(table, _)| table).map_err(|rejection| {
+        complain(&rejection.to_string());
+        ExitCode::from(EXIT_CONFIG)
+    })
 }
 
 /// A line on standard output. A reader that has gone away is no reason to fail.

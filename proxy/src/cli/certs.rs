@@ -8,23 +8,19 @@ use ringway_router::Table;
 use serde_json::Value;
 
 use super::status::left;
-use super::{EXIT_CONFIG, ask, complain, say};
+use super::{EXIT_CONFIG, ask, complain, say, table_of};
 use crate::admin::certificates;
 use crate::control::credentials::Store;
-use crate::control::reload::{self, Rejection};
+use crate::control::reload::Rejection;
 use crate::control::status::CredentialStatus;
 use crate::run::ADMIN_DEFAULT;
 
 /// Shows the certificates of the proxy that runs with `file`; with `of_files`, or when none runs,
 /// those that the files hold now.
 pub(super) fn show(file: &Path, of_files: bool) -> ExitCode {
-    let compiled = reload::read(file).and_then(|bytes| reload::compile(file, &bytes));
-    let table = match compiled {
-        Ok((table, _)) => table,
-        Err(rejection) => {
-            complain(&rejection.to_string());
-            return ExitCode::from(EXIT_CONFIG);
-        }
+    let table = match table_of(file) {
+        Ok(table) => table,
+        Err(code) => return code,
     };
     let address = table.admin().unwrap_or(ADMIN_DEFAULT);
     if !of_files {

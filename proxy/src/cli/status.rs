@@ -7,19 +7,14 @@ use std::time::{Duration, SystemTime};
 use ringway_tls::duration_words;
 use serde_json::Value;
 
-use super::{EXIT_CONFIG, EXIT_RUNTIME, ask, complain, say};
-use crate::control::reload;
+use super::{EXIT_RUNTIME, ask, complain, say, table_of};
 use crate::run::ADMIN_DEFAULT;
 
 /// Shows it, as JSON or in words.
 pub(super) fn show(file: &Path, as_json: bool) -> ExitCode {
-    let compiled = reload::read(file).and_then(|bytes| reload::compile(file, &bytes));
-    let table = match compiled {
-        Ok((table, _)) => table,
-        Err(rejection) => {
-            complain(&rejection.to_string());
-            return ExitCode::from(EXIT_CONFIG);
-        }
+    let table = match table_of(file) {
+        Ok(table) => table,
+        Err(code) => return code,
     };
     let address = table.admin().unwrap_or(ADMIN_DEFAULT);
     let report = match ask::admin(address, "/control") {

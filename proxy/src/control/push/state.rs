@@ -10,8 +10,7 @@
 //! # Invariants
 //! - A file is written whole or not at all: beside it, synced, renamed, the folder synced.
 //! - The record names only policies whose files are there; one whose bytes have changed since is
-//!   not
-//!   used, and what was used before it is.
+//!   not used, and what was used before it is.
 //! - Whoever ends on probation other than in order starts with what was good before.
 //! - What was decided holds though it cannot be written; it is written as soon as it can be. Only
 //!   a policy that is new is not begun before the record says so.

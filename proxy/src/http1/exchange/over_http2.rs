@@ -3,8 +3,7 @@
 //! # Invariants
 //! - As for exchanges of HTTP/1.1: one final response or a broken connection, one outcome.
 //! - A request is sent twice only if the endpoint did nothing with it, and what was sent of its
-//!   body
-//!   is still known.
+//!   body is still known.
 
 use std::cell::Cell;
 use std::future::poll_fn;
