@@ -1,30 +1,15 @@
 //! The commands as people call them: what they print, what they write, how they exit.
 
+mod command;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
+use command::{push, stderr, stdout, text};
 use ringway_router::{Format, load_table};
 
 fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/mesh.d")
-}
-
-fn push(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway-push"));
-    command.args(arguments).output().expect("it runs")
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path is text")
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// A copy of the example, changed.

@@ -1,50 +1,19 @@
 //! `PROTOCOL.md`: its session is run against a pusher, and answers as the page shows.
 
+mod page;
+
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use page::{blocks, is_as_shown};
 
 const PAGE: &str = include_str!("../PROTOCOL.md");
 /// Printed between two blocks of the session.
 const END: &str = "--- end of a block";
 /// How long the session may take.
 const PATIENCE_S: &str = "120";
-
-/// The fenced blocks of a kind, each with what follows it at once if that is fenced as `text`.
-fn blocks() -> Vec<(String, String)> {
-    let mut found: Vec<(String, String)> = Vec::new();
-    let mut lines = PAGE.lines();
-    let mut last_was_shell = false;
-    while let Some(line) = lines.next() {
-        let body = |lines: &mut std::str::Lines<'_>| -> String {
-            lines.take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect()
-        };
-        match line {
-            "```sh" => found.push((body(&mut lines), String::new())),
-            "```text" if last_was_shell => {
-                let shown = body(&mut lines);
-                found.last_mut().expect("a block of the shell").1 = shown;
-            }
-            "```text" => _ = body(&mut lines),
-            _ => {}
-        }
-        last_was_shell = line == "```sh";
-    }
-    found
-}
-
-/// Whether a line is as shown; `…` stands for anything.
-fn is_as_shown(line: &str, shown: &str) -> bool {
-    let mut rest = line;
-    for (nth, part) in shown.split('…').enumerate() {
-        match rest.find(part) {
-            Some(at) if nth > 0 || at == 0 => rest = &rest[at + part.len()..],
-            _ => return false,
-        }
-    }
-    rest.is_empty() || shown.ends_with('…')
-}
 
 /// Ports that nobody uses, in place of those of the page.
 fn with_free_ports(script: &str) -> String {
@@ -58,11 +27,11 @@ fn with_free_ports(script: &str) -> String {
 
 #[test]
 fn the_session_by_hand_answers_as_the_page_shows() {
-    let blocks = blocks();
+    let blocks = blocks(PAGE);
     assert!(blocks.len() >= 8, "the page has a session");
     let mut script = String::from("set -eu -o pipefail\ntrap 'kill $(jobs -p) || true' EXIT\n");
-    for (block, _) in &blocks {
-        script += &format!("{block}echo '{END}'\n");
+    for block in &blocks {
+        script += &format!("{}echo '{END}'\n", block.commands);
     }
     let folder = tempfile::tempdir().expect("a folder");
     let programs = Path::new(env!("CARGO_BIN_EXE_ringway-push")).parent().expect("a folder");
@@ -79,12 +48,15 @@ fn the_session_by_hand_answers_as_the_page_shows() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let complained = String::from_utf8_lossy(&output.stderr);
     let answers: Vec<&str> = said.split(&format!("{END}\n")).collect();
-    for ((block, shown), answer) in blocks.iter().zip(&answers) {
-        let (answer, shown): (Vec<&str>, Vec<&str>) =
-            (answer.lines().collect(), shown.lines().collect());
+    for (block, answer) in blocks.iter().zip(&answers) {
+        let (answer, shown): (Vec<&str>, _) = (answer.lines().collect(), &block.shown);
         let same = answer.len() == shown.len()
-            && answer.iter().zip(&shown).all(|(line, shown)| is_as_shown(line, shown));
-        assert!(same, "{block}\nanswers\n{answer:#?}\nshown\n{shown:#?}\n{complained}");
+            && answer.iter().zip(shown).all(|(line, shown)| is_as_shown(line, shown));
+        let (at, block) = (block.line, &block.commands);
+        assert!(
+            same,
+            "PROTOCOL.md:{at}\n{block}\nanswers\n{answer:#?}\nshown\n{shown:#?}\n{complained}"
+        );
     }
     assert!(output.status.success(), "{:?}\n{said}\n{complained}", output.status);
     assert_eq!(answers.len(), blocks.len() + 1, "every block ended");

@@ -3,6 +3,8 @@
 //!
 //! `RINGWAY_BIN` names the sidecar's program; else it is the one beside the pusher's.
 
+mod command;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use command::{push, stderr, stdout, text};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,23 +40,6 @@ struct Running {
 fn sidecar_program() -> PathBuf {
     let pusher = Path::new(env!("CARGO_BIN_EXE_ringway-push"));
     std::env::var_os("RINGWAY_BIN").map_or_else(|| pusher.with_file_name("ringway"), PathBuf::from)
-}
-
-fn push(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway-push"));
-    command.args(arguments).output().expect("it runs")
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path is text")
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Waits for `found` to find something.

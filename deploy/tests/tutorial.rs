@@ -4,49 +4,14 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used)]
 
+mod page;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Commands and the lines that they must print.
-struct Step {
-    line: usize,
-    commands: String,
-    expected: Vec<String>,
-}
+use page::{blocks, is_as_shown};
 
-fn steps(page: &str) -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::new();
-    let mut lines = page.lines().enumerate();
-    while let Some((number, line)) = lines.next() {
-        if line != "```sh" && line != "```text" {
-            continue;
-        }
-        let block: Vec<&str> =
-            lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```").collect();
-        if line == "```sh" {
-            let commands = block.join("\n");
-            steps.push(Step { line: number + 1, commands, expected: Vec::new() });
-        } else {
-            let expected = block.into_iter().map(str::to_owned).collect();
-            steps.last_mut().expect("commands come first").expected = expected;
-        }
-    }
-    steps
-}
-
-/// Whether `line` is as `pattern` says.
-fn matches(pattern: &str, line: &str) -> bool {
-    let mut parts = pattern.split('…');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = line.strip_prefix(first) else { return false };
-    let mut last = None;
-    for part in parts {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-        last = Some(part);
-    }
-    rest.is_empty() || last == Some("")
-}
+const PAGE: &str = include_str!("../TUTORIAL.md");
 
 /// Folders with the programs of the tutorial.
 fn programs() -> Vec<PathBuf> {
@@ -61,8 +26,10 @@ fn programs() -> Vec<PathBuf> {
 
 #[test]
 fn every_command_of_the_tutorial_answers_as_the_page_says() {
-    let steps = steps(include_str!("../TUTORIAL.md"));
+    let steps = blocks(PAGE);
     assert!(steps.len() > 8, "the page has commands");
+    let answers = steps.iter().filter(|step| !step.shown.is_empty()).count();
+    assert_eq!(answers, PAGE.matches("```text").count(), "every answer has its commands");
     let folders = programs();
     for program in ["ringway", "ringway-push", "ringway-bench"] {
         let found = folders.iter().any(|folder| folder.join(program).is_file());
@@ -71,7 +38,7 @@ fn every_command_of_the_tutorial_answers_as_the_page_says() {
     let mut script =
         String::from("set -eu\nset -m\ntrap 'kill -9 $(jobs -p) 2> kill.log || true' EXIT\n");
     for (nth, step) in steps.iter().enumerate() {
-        script += &format!("{}\necho '@@ {nth}'\n", step.commands);
+        script += &format!("{}echo '@@ {nth}'\n", step.commands);
     }
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("tutorial.sh"), script).unwrap();
@@ -94,8 +61,8 @@ fn every_command_of_the_tutorial_answers_as_the_page_says() {
             .unwrap_or_else(|| panic!("{place} did not come to its end:\n{rest}\n{complained}"));
         rest = after;
         let mut lines = own.lines();
-        for expected in &step.expected {
-            let found = lines.any(|line| matches(expected, line.trim_end()));
+        for expected in &step.shown {
+            let found = lines.any(|line| is_as_shown(line.trim_end(), expected));
             assert!(found, "{place}: `{expected}` was not printed:\n{own}\n{complained}");
         }
     }
@@ -103,9 +70,9 @@ fn every_command_of_the_tutorial_answers_as_the_page_says() {
 
 #[test]
 fn an_ellipsis_stands_for_anything_and_nothing_else_does() {
-    assert!(matches("a … c", "a b c"));
-    assert!(matches("a …", "a b c"));
-    assert!(!matches("a … c", "a b d"));
-    assert!(!matches("a", "ab"));
-    assert!(matches("a", "a"));
+    assert!(is_as_shown("a b c", "a … c"));
+    assert!(is_as_shown("a b c", "a …"));
+    assert!(!is_as_shown("a b d", "a … c"));
+    assert!(!is_as_shown("ab", "a"));
+    assert!(is_as_shown("a", "a"));
 }
