@@ -17,14 +17,17 @@ fn mode(path: &Path) -> u32 {
 
 /// A store whose folder lives as long as it does.
 #[derive(Debug)]
-struct Scratch(Local, #[allow(dead_code)] tempfile::TempDir);
+struct Scratch {
+    store: Local,
+    _folder: tempfile::TempDir,
+}
 
 impl Store for Scratch {
     fn get(&self, key: &str) -> Result<Option<Versioned>, StoreFault> {
-        self.0.get(key)
+        self.store.get(key)
     }
     fn list(&self, prefix: &str) -> Result<Listing, StoreFault> {
-        self.0.list(prefix)
+        self.store.list(prefix)
     }
     fn put_if_version(
         &self,
@@ -32,13 +35,13 @@ impl Store for Scratch {
         expected: Option<u64>,
         value: &[u8],
     ) -> Result<u64, StoreFault> {
-        self.0.put_if_version(key, expected, value)
+        self.store.put_if_version(key, expected, value)
     }
     fn delete_if_version(&self, key: &str, expected: u64) -> Result<u64, StoreFault> {
-        self.0.delete_if_version(key, expected)
+        self.store.delete_if_version(key, expected)
     }
     fn watch(&self, prefix: &str, after: u64) -> Result<mpsc::Receiver<Event>, StoreFault> {
-        self.0.watch(prefix, after)
+        self.store.watch(prefix, after)
     }
 }
 
@@ -46,7 +49,7 @@ impl Store for Scratch {
 fn local_file_is_a_store() {
     super::super::tests::conforms(|| {
         let folder = tempfile::tempdir().unwrap();
-        Scratch(open(&folder).unwrap(), folder)
+        Scratch { store: open(&folder).unwrap(), _folder: folder }
     });
 }
 
