@@ -175,6 +175,12 @@ impl Policies {
     pub fn policy(&self, workload: &str) -> Option<&Policy> {
         self.classes.get(self.of.get(workload)?)
     }
+
+    /// Puts the policy of a workload in.
+    pub(crate) fn add(&mut self, workload: &str, policy: Policy) {
+        self.of.insert(workload.to_owned(), policy.hash.clone());
+        self.classes.entry(policy.hash.clone()).or_insert(policy);
+    }
 }
 
 /// Compiles for one workload.
@@ -188,24 +194,6 @@ pub fn compile(
     options: &Options,
 ) -> Result<Policy, Vec<Diagnostic>> {
     finish(Composed::of(mesh, workload, options, None)?, options)
-}
-
-/// Compiles for every workload.
-///
-/// # Errors
-/// Those of [`compile`], of all workloads.
-pub fn compile_all(mesh: &Mesh, options: &Options) -> Result<Policies, Vec<Diagnostic>> {
-    let (mut policies, mut diagnostics) = (Policies::default(), Vec::new());
-    for (name, object) in &mesh.workloads {
-        match compile(mesh, &object.value, options) {
-            Ok(policy) => {
-                policies.of.insert(name.clone(), policy.hash.clone());
-                policies.classes.entry(policy.hash.clone()).or_insert(policy);
-            }
-            Err(found) => diagnostics.extend(found),
-        }
-    }
-    if diagnostics.is_empty() { Ok(policies) } else { Err(diagnostics) }
 }
 
 /// What would be wrong if somebody imported all of `service`.

@@ -4,7 +4,7 @@
 //! An input is all files of the folder, one behind the other. A line `# file: NAME` begins the
 //! next; what stands before the first is `a.yaml`.
 
-use ringway_push::compile::{Options, Policies, compile_all};
+use ringway_push::compile::{Options, Policies};
 use ringway_push::diagnostic::Diagnostic;
 use ringway_push::model::{Loaded, Mode, accept};
 use ringway_push::source::Folder;
@@ -21,13 +21,14 @@ pub fn check(input: &[u8]) {
     let folder = Folder::of(files.clone());
     let loaded =
         accept(&folder, None, Mode::Quarantine, &options).expect("quarantine refuses nothing");
-    let policies = compiled(&loaded, &options);
+    let policies = &loaded.policies;
+    assert!(loaded.mesh.workloads.keys().eq(policies.of.keys()), "a workload without a policy");
     for policy in policies.classes.values() {
         let read = load(&policy.text, Format::Json).expect("a sidecar takes it");
         Table::compile(&read.config).expect("what was accepted compiles");
     }
     check_same(&folder, &loaded, &options);
-    check_strict(files, &folder, &loaded, &policies, &options);
+    check_strict(files, &folder, &loaded, &options);
 }
 
 fn files(input: &[u8]) -> Vec<(String, Vec<u8>)> {
@@ -45,19 +46,13 @@ fn files(input: &[u8]) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-fn compiled(loaded: &Loaded, options: &Options) -> Policies {
-    let policies = compile_all(&loaded.mesh, options).expect("what was accepted compiles");
-    assert!(loaded.mesh.workloads.keys().eq(policies.of.keys()), "a workload without a policy");
-    policies
-}
-
 /// Read once more, alone or with what was accepted at hand, the folder is the same mesh.
 fn check_same(folder: &Folder, loaded: &Loaded, options: &Options) {
     for previous in [None, Some(&loaded.accepted)] {
         let again = accept(folder, previous, Mode::Quarantine, options);
         let again = again.expect("quarantine refuses nothing");
         assert_eq!(again.accepted, loaded.accepted);
-        assert_eq!(texts(&compiled(&again, options)), texts(&compiled(loaded, options)));
+        assert_eq!(texts(&again.policies), texts(&loaded.policies));
         if previous.is_none() {
             assert_eq!(again.diagnostics, loaded.diagnostics);
         }
@@ -69,7 +64,6 @@ fn check_strict(
     mut files: Vec<(String, Vec<u8>)>,
     folder: &Folder,
     loaded: &Loaded,
-    policies: &Policies,
     options: &Options,
 ) {
     let is_good = !loaded.diagnostics.iter().any(Diagnostic::is_error);
@@ -83,7 +77,7 @@ fn check_strict(
         *name = format!("{:03}.{ending}", last - nth);
     }
     let turned = accept(&Folder::of(files), None, Mode::Strict, options).expect("the same files");
-    assert_eq!(texts(&compiled(&turned, options)), texts(policies), "the order of files shows");
+    assert_eq!(texts(&turned.policies), texts(&loaded.policies), "the order of files shows");
 }
 
 /// The text of each workload's policy, by its name.

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{EXIT_CONFIG, Refusal, complain, counted, load, placed, refuse, say};
-use crate::compile::{Options, compile_all};
+use crate::compile::{Options, Policies};
 use crate::diagnostic::Diagnostic;
-use crate::model::Mesh;
+use crate::model::{Loaded, Mesh};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -23,13 +23,13 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> ExitCode {
     let (diagnostics, mesh) = match load(&args.dir, &Options::default()) {
-        Ok(loaded) => (loaded.diagnostics, Some(loaded.mesh)),
+        Ok(Loaded { diagnostics, mesh, policies, .. }) => (diagnostics, Some((mesh, policies))),
         Err(Refusal::Wrong(diagnostics)) => (diagnostics, None),
         Err(refusal) => return refuse(&args.dir, refusal),
     };
     let good = mesh.is_some() && (!args.strict || diagnostics.is_empty());
     if args.json {
-        print_json(&diagnostics, mesh.as_ref(), good);
+        print_json(&diagnostics, mesh.as_ref().map(|(mesh, _)| mesh), good);
     } else {
         for diagnostic in &diagnostics {
             let line = placed(&args.dir, diagnostic);
@@ -37,15 +37,17 @@ pub(super) fn run(args: &Args) -> ExitCode {
         }
         let folder = args.dir.display();
         match mesh {
-            Some(mesh) if good => say(&format!("{folder}: valid: {}", summary(&mesh))),
+            Some((mesh, policies)) if good => {
+                say(&format!("{folder}: valid: {}", summary(&mesh, &policies)));
+            }
             _ => complain(&format!("{folder}: {}", counted(diagnostics.len(), "problem"))),
         }
     }
     if good { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
 }
 
-fn summary(mesh: &Mesh) -> String {
-    let classes = compile_all(mesh, &Options::default()).map_or(0, |all| all.classes.len());
+fn summary(mesh: &Mesh, policies: &Policies) -> String {
+    let classes = policies.classes.len();
     [
         counted(mesh.services.len(), "service"),
         counted(mesh.routes.len(), "route"),

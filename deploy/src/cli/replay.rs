@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use super::client::Access;
 use super::{EXIT_RUNTIME, Refusal, complain, counted, load, refuse, say};
-use crate::compile::{Options, compile_all};
+use crate::compile::Options;
+use crate::model::Loaded;
 use crate::replay::{Effect, Material, Replay, replay};
 
 #[derive(Debug, clap::Args)]
@@ -53,8 +54,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
 
 /// The policies of a folder, by identity.
 fn compiled(folder: &Path) -> Result<BTreeMap<String, String>, Refusal> {
-    let mesh = load(folder, &Options::default())?.mesh;
-    let policies = compile_all(&mesh, &Options::default()).map_err(Refusal::Wrong)?;
+    let Loaded { mesh, policies, .. } = load(folder, &Options::default())?;
     let mut texts = BTreeMap::new();
     for (name, object) in &mesh.workloads {
         if let Some(policy) = policies.policy(name) {

@@ -19,9 +19,10 @@ use std::path::Path;
 use ringway_router::{Format, Severity, read};
 use serde::{Deserialize, Serialize};
 
+use super::check::{self, Checked};
 use super::decode::{self, Found};
-use super::{AnyObject, Mesh, check};
-use crate::compile::Options;
+use super::{AnyObject, Mesh};
+use crate::compile::{Options, Policies};
 use crate::diagnostic::{Diagnostic, Key, Kind, Origin};
 use crate::limits::{DIAGNOSTICS_MAX, OBJECTS_MAX};
 use crate::source::{Folder, ReadError};
@@ -92,6 +93,8 @@ pub struct Quarantined {
 pub struct Loaded {
     /// The mesh.
     pub mesh: Mesh,
+    /// What it compiles to.
+    pub policies: Policies,
     /// Its objects, for the next time.
     pub accepted: Accepted,
     /// What is wrong and what is worth a look, in the order of the files.
@@ -153,7 +156,7 @@ pub fn accept(
 ) -> Result<Loaded, Vec<Diagnostic>> {
     let mut acceptor = Acceptor { previous, slots: BTreeMap::new(), diagnostics: Vec::new() };
     acceptor.read(folder);
-    let mesh = acceptor.settle(options);
+    let (mesh, policies) = acceptor.settle(options);
     let Acceptor { slots, mut diagnostics, .. } = acceptor;
     place(folder, &mut diagnostics);
     if mode == Mode::Strict && diagnostics.iter().any(Diagnostic::is_error) {
@@ -171,7 +174,7 @@ pub fn accept(
             accepted.objects.entry(key.kind).or_default().insert(key.name, kept);
         }
     }
-    Ok(Loaded { mesh, accepted, diagnostics, quarantined })
+    Ok(Loaded { mesh, policies, accepted, diagnostics, quarantined })
 }
 
 impl Acceptor<'_> {
@@ -243,7 +246,7 @@ impl Acceptor<'_> {
     }
 
     /// Replaces what is to blame until nothing is.
-    fn settle(&mut self, options: &Options) -> Mesh {
+    fn settle(&mut self, options: &Options) -> (Mesh, Policies) {
         loop {
             let mut mesh = Mesh::default();
             for (key, slot) in &self.slots {
@@ -251,10 +254,10 @@ impl Acceptor<'_> {
                     mesh.insert(key, object);
                 }
             }
-            let (faults, warnings) = check::mesh(&mesh, options);
+            let Checked { faults, warnings, policies } = check::mesh(&mesh, options);
             if faults.is_empty() {
                 self.diagnostics.extend(warnings);
-                return mesh;
+                return (mesh, policies);
             }
             let (mut blamed, mut restored) = (BTreeSet::new(), false);
             for fault in faults {

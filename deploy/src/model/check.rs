@@ -17,7 +17,7 @@ use ringway_router::{Mtls, Severity};
 use super::{
     Endpoints, Mesh, Object, Objects, Port, Route, Service, Workload, any_port, http_port,
 };
-use crate::compile::{self, Options};
+use crate::compile::{self, Options, Policies};
 use crate::diagnostic::{Diagnostic, Key, Kind};
 
 /// A problem, and whose fault it may be.
@@ -30,14 +30,25 @@ pub(super) struct Fault {
     pub(super) diagnostic: Diagnostic,
 }
 
+/// What a mesh was found to be.
+#[derive(Default)]
+pub(super) struct Checked {
+    /// What is wrong; nothing else is known then.
+    pub(super) faults: Vec<Fault>,
+    /// What is worth a look.
+    pub(super) warnings: Vec<Diagnostic>,
+    /// What it compiles to.
+    pub(super) policies: Policies,
+}
+
 /// Looks for faults.
 struct Checker<'m> {
     mesh: &'m Mesh,
     faults: Vec<Fault>,
 }
 
-/// Every fault of a mesh, and what is worth a look in one that has none.
-pub(super) fn mesh(mesh: &Mesh, options: &Options) -> (Vec<Fault>, Vec<Diagnostic>) {
+/// Every fault of a mesh, and what one compiles to that has none.
+pub(super) fn mesh(mesh: &Mesh, options: &Options) -> Checked {
     let mut checker = Checker { mesh, faults: Vec::new() };
     for object in mesh.services.values() {
         checker.service(object);
@@ -50,16 +61,19 @@ pub(super) fn mesh(mesh: &Mesh, options: &Options) -> (Vec<Fault>, Vec<Diagnosti
     if checker.faults.is_empty() {
         return compile_all(mesh, options);
     }
-    (checker.faults, Vec::new())
+    Checked { faults: checker.faults, ..Checked::default() }
 }
 
 /// Compiles for every workload. What is wrong then has passed the checks before: a value that
 /// tables refuse, or a limit of theirs.
-fn compile_all(mesh: &Mesh, options: &Options) -> (Vec<Fault>, Vec<Diagnostic>) {
-    let (mut faults, mut warnings) = (Vec::new(), Vec::new());
+fn compile_all(mesh: &Mesh, options: &Options) -> Checked {
+    let Checked { mut faults, mut warnings, mut policies } = Checked::default();
     for (name, object) in &mesh.workloads {
         match compile::compile(mesh, &object.value, options) {
-            Ok(policy) => warnings.extend(policy.warnings),
+            Ok(policy) => {
+                warnings.extend_from_slice(&policy.warnings);
+                policies.add(name, policy);
+            }
             Err(diagnostics) => {
                 for diagnostic in diagnostics {
                     let workload = Key::new(Kind::Workload, name);
@@ -87,7 +101,7 @@ fn compile_all(mesh: &Mesh, options: &Options) -> (Vec<Fault>, Vec<Diagnostic>) 
             warnings.push(Diagnostic::warning(key, &object.origin, "", message));
         }
     }
-    (faults, warnings)
+    Checked { faults, warnings, policies }
 }
 
 /// Compiles a service that nobody calls for a workload that would.

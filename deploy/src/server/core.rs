@@ -39,7 +39,7 @@ use self::streams::Streams;
 use super::record::{Record, RecordFault};
 use super::texts::{Text, Texts};
 use crate::ca::Peer;
-use crate::compile::{Options, Policies, compile_all};
+use crate::compile::{Options, Policies};
 use crate::conductor::{Conductor, ReleaseFault};
 use crate::diagnostic::Diagnostic;
 use crate::fleet::{ConnectionId, FleetFault, Hello, Report};
@@ -189,17 +189,8 @@ impl Core {
             }
         };
         self.complain(&loaded.diagnostics);
-        // What was accepted compiles: acceptance compiles it.
-        let policies = match compile_all(&loaded.mesh, &options) {
-            Ok(policies) => policies,
-            Err(diagnostics) => {
-                self.complain(&diagnostics);
-                self.diagnostics = diagnostics;
-                return Ok(());
-            }
-        };
         self.census_of_folder = Some(Census::of(&loaded.mesh));
-        let Loaded { mesh, accepted, diagnostics, quarantined } = loaded;
+        let Loaded { mesh, policies, accepted, diagnostics, quarantined } = loaded;
         self.identities = mesh
             .workloads
             .iter()
