@@ -125,6 +125,17 @@ struct Stages {
     frames: HashMap<PolicyHash, Bytes>,
 }
 
+/// What the sidecars of each identity run, as far as they have said.
+fn running(conductor: &Conductor) -> HashMap<&str, BTreeSet<PolicyHash>> {
+    let mut running = HashMap::<&str, BTreeSet<PolicyHash>>::new();
+    for (key, sidecar) in conductor.fleet().sidecars() {
+        let versions = [sidecar.applied(), sidecar.confirmed()].into_iter().flatten();
+        let hashes = versions.map(|version| version.hash);
+        running.entry(key.identity()).or_default().extend(hashes);
+    }
+    running
+}
+
 impl Core {
     /// Goes on from what `store` holds.
     ///
@@ -475,12 +486,14 @@ impl Core {
     fn spread_endpoints(&mut self) {
         // Clusters of a policy that runs somewhere, or may again, stay.
         let (history, texts) = (self.conductor.history(), &self.texts);
+        let runs = running(&self.conductor);
         let keeps = |identity: &str, cluster: &str| {
             let quoted = format!("\"{cluster}\"");
-            history.entries().iter().any(|entry| {
-                let hash = entry.release.classes.get(identity);
-                hash.and_then(|hash| texts.get(hash)).is_some_and(|it| it.policy.contains(&quoted))
-            })
+            let released =
+                history.entries().iter().filter_map(|it| it.release.classes.get(identity));
+            let runs = runs.get(identity).into_iter().flatten();
+            let mut texts = released.chain(runs).filter_map(|hash| texts.get(hash));
+            texts.any(|text| text.policy.contains(&quoted))
         };
         self.sets.update(&self.identities, &self.policies, keeps, Instant::now());
         for identity in self.streams.identities() {

@@ -7,7 +7,7 @@ use ringway_protocol::{Commit, Frame, PolicyHash, Stage};
 
 use super::kept::KeptRef;
 use super::streams::encoded;
-use super::{AskFault, Core, Stages};
+use super::{AskFault, Core, Stages, running};
 use crate::rollout::Command;
 use crate::version::SidecarKey;
 
@@ -92,6 +92,8 @@ impl Core {
         if let Some(candidate) = &self.candidate {
             named.extend(candidate.classes.values().copied());
         }
+        // Somebody stayed on what the history does not know any more.
+        named.extend(running(&self.conductor).into_values().flatten());
         self.texts.keep_only(&named);
     }
 

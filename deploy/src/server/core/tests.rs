@@ -9,6 +9,7 @@ use ringway_tls::SpiffeId;
 
 use super::*;
 use crate::fleet::Running;
+use crate::limits::RELEASES_KEPT_MAX;
 use crate::model::Mode;
 use crate::rollout::Waits;
 use crate::store::{Event, Listing, Memory, StoreFault, Versioned};
@@ -203,4 +204,35 @@ fn who_is_not_of_the_mesh_keeps_its_endpoints() {
     assert!(told(&key()).is_some());
     let lost = SidecarKey::new("spiffe://cluster.local/ns/default/sa/lost", "n").expect("a key");
     assert_eq!(told(&lost), None);
+}
+
+#[test]
+fn endpoints_stay_for_who_stayed_on_a_policy_that_no_release_knows_any_more() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut core = opened(&Arc::default(), folder.path(), Profile::Dev, 0);
+    core.folder(&mesh(folder.path(), 1000), 0).expect("a mesh");
+    let now = confirmed(&mut core);
+    let (connection, mut receiver) =
+        core.hello(&key(), peer(&key()), hello(), None, now).expect("room");
+    let (generation, hash) = staged(&frames(&mut receiver)).expect("a policy");
+    let running = Running { version: Version { generation, hash }, confirmed: true };
+    core.goodbye(&key(), connection, now);
+    let hello_of = Hello { running: Some(running), ..hello() };
+    let (connection, _) = core.hello(&key(), peer(&key()), hello_of, None, now).expect("room");
+    core.goodbye(&key(), connection, now);
+
+    let other = fs::read_to_string(folder.path().join("mesh/mesh.yaml")).expect("a mesh");
+    let other = other.replace("shop", "cart");
+    for port in 0..=RELEASES_KEPT_MAX {
+        let text = other.replace(":1000", &format!(":{}", 2000 + port));
+        fs::write(folder.path().join("mesh/mesh.yaml"), text).expect("room");
+        let read = Folder::read(&folder.path().join("mesh")).expect("a mesh");
+        core.folder(&read, now).expect("a release");
+        core.tick(now);
+    }
+    let history = core.conductor().history();
+    assert!(history.entry(1).is_none(), "{} releases", history.entries().len());
+    assert!(core.texts.get(&hash).is_some());
+    assert!(core.sets.wanted(IDENTITY).state.of("shop:http").is_some());
+    assert!(core.sets.wanted(IDENTITY).state.of("cart:http").is_some());
 }
