@@ -105,6 +105,14 @@ pub enum EndpointsChange {
     Gone {},
 }
 
+impl EndpointsChange {
+    /// Whether the endpoints stay as they are: the frame says only whether they are stale.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        matches!(self, EndpointsChange::Change { set, gone } if set.is_empty() && gone.is_empty())
+    }
+}
+
 /// Roots and revocations of the mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bundle {

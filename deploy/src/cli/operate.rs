@@ -209,6 +209,14 @@ fn status_words(status: &Value) -> String {
             object["fate"].as_str().unwrap_or_default().replace('_', " ")
         ));
     }
+    for (identity, clusters) in status["stale"].as_object().into_iter().flatten() {
+        let clusters: Vec<&str> =
+            clusters.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        lines.push(format!(
+            "stale: {identity} keeps the last endpoints of {}, the folder has none",
+            clusters.join(", ")
+        ));
+    }
     for sidecar in status["sidecars"].as_array().into_iter().flatten() {
         lines.push(sidecar_line(sidecar));
     }

@@ -139,6 +139,10 @@ fn core_metrics(core: &super::core::Core) -> String {
     let _ = writeln!(out, "ringway_push_held {held}");
     family(&mut out, "ringway_push_quarantined", "gauge", "Objects not in use as the folder says.");
     let _ = writeln!(out, "ringway_push_quarantined {}", core.quarantined().len());
+    let name = "ringway_push_stale_clusters";
+    family(&mut out, name, "gauge", "Clusters whose endpoints are kept although they vanished.");
+    let stale: usize = core.stale().values().map(Vec::len).sum();
+    let _ = writeln!(out, "{name} {stale}");
     family(
         &mut out,
         "ringway_push_slow_readers_total",

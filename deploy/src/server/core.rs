@@ -507,6 +507,12 @@ impl Core {
         self.candidate.as_ref().map(|candidate| candidate.held.as_ref())
     }
 
+    /// The clusters whose endpoints are kept although the folder names none any more, by identity.
+    #[must_use]
+    pub fn stale(&self) -> BTreeMap<&str, Vec<&str>> {
+        self.sets.stale()
+    }
+
     /// What is wrong with the folder.
     #[must_use]
     pub fn diagnostics(&self) -> &[Diagnostic] {

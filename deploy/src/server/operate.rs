@@ -167,6 +167,7 @@ pub(super) async fn status(pusher: &Arc<Pusher>) -> Value {
                 "waiting": core.waiting().is_some(),
                 "held": core.waiting().flatten(),
                 "quarantined": core.quarantined(),
+                "stale": core.stale(),
                 "diagnostics": core.diagnostics().iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "sidecars": sidecars,
             })

@@ -64,9 +64,12 @@ on_both_backends! {
         world.write("shop.yaml", &world.mesh("").replace(&one, &two));
         let (_shop, web) = world.pair();
         world.write("shop.yaml", &world.mesh("").replace(&one, ""));
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        let stale = || web.control().expect("a sidecar")["stale_clusters"].clone();
+        eventually("they are marked", || stale() == serde_json::json!(["shop:http"]));
         assert_eq!(world.ask("/").unwrap().0, 200, "the last ones are kept");
+        let status = String::from_utf8_lossy(&world.push(&["status"]).stdout).into_owned();
+        assert!(status.contains("keeps the last endpoints of shop:http"), "{status}");
         world.write("shop.yaml", &world.mesh("").replace(&one, &two).replace("weight: 0", "weight: 1"));
-        drop(web);
+        eventually("they are there again", || stale() == serde_json::json!([]));
     }
 }

@@ -27,6 +27,7 @@ pub fn report(status: &ConfigStatus) -> String {
         "on_probation": push.on_probation,
         "staged": policy(push.staged),
         "last_refused": push.last_refused,
+        "stale_clusters": push.stale_clusters,
         "certificate": {
             "not_after": leaf.map(|shown| shown.certificate.not_after),
             "problem": push.renewal_problem,

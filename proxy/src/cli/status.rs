@@ -71,6 +71,11 @@ fn print(report: &Value) {
     if let Some(hold) = report["hold"].as_str() {
         say(&format!("on hold      {hold}"));
     }
+    let stale = report["stale_clusters"].as_array().into_iter().flatten();
+    let stale: Vec<&str> = stale.filter_map(Value::as_str).collect();
+    if !stale.is_empty() {
+        say(&format!("stale        endpoints of {}", stale.join(", ")));
+    }
     let certificate = &report["certificate"];
     if let Some(until) = certificate["not_after"].as_i64() {
         say(&format!("certificate  {}, roots of epoch {}", left(until), certificate["epoch"]));

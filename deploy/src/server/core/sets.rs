@@ -95,6 +95,17 @@ impl Sets {
         self.kept_until.is_some_and(|until| now >= until)
     }
 
+    /// The clusters whose endpoints are kept although they vanished, by identity.
+    pub(super) fn stale(&self) -> BTreeMap<&str, Vec<&str>> {
+        let mut stale = BTreeMap::<&str, Vec<&str>>::new();
+        for (identity, known) in &self.known {
+            for (cluster, _) in known.iter().filter(|(_, known)| known.stale_since.is_some()) {
+                stale.entry(identity).or_default().push(cluster);
+            }
+        }
+        stale
+    }
+
     /// Names of endpoints that have to be looked up.
     #[must_use]
     pub(super) fn names(&self) -> &BTreeSet<String> {

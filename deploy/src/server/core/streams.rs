@@ -27,6 +27,9 @@ use crate::version::SidecarKey;
 
 /// Pieces that wait for one sidecar; a piece is one or more frames, shared among streams.
 pub const PIECES_QUEUED_MAX: usize = 256;
+/// How often a sidecar may report at most, and how many reports may come at once.
+pub const REPORT_EVERY: Duration = Duration::from_millis(500);
+const REPORTS_AHEAD: u32 = 20;
 /// How often a stream hears that the pusher lives.
 pub const PING_EVERY: Duration = Duration::from_secs(15);
 
@@ -36,6 +39,8 @@ struct Live {
     pieces: mpsc::Sender<Bytes>,
     /// Number of the last frame of endpoints.
     sequence: u64,
+    /// When the reports that were taken would all have been due.
+    reports_until: Instant,
 }
 
 /// The streams of one identity.
@@ -94,11 +99,23 @@ fn pieces(
     bytes.into()
 }
 
+/// A frame's change that says nothing but whether the endpoints of a cluster are stale.
+fn mark(cluster: &str) -> (String, EndpointsChange) {
+    (cluster.to_owned(), EndpointsChange::Change { set: Vec::new(), gone: Vec::new() })
+}
+
 impl Class {
     fn new(wanted: Wanted) -> Class {
         let Wanted { state: told, stale } = wanted;
         let hash = told.hash();
         Class { told, hash, stale, whole: None, keys: HashSet::new() }
+    }
+
+    /// Which endpoints are stale, for a stream that has all of them: how many frames, and their
+    /// bytes.
+    fn marks(&self) -> (u64, Bytes) {
+        let marks: Vec<_> = self.stale.iter().map(|cluster| mark(cluster)).collect();
+        (marks.len() as u64, pieces(&marks, &self.stale, 0))
     }
 
     /// All that the class is told, as frames from the first on, and how many they are.
@@ -150,9 +167,9 @@ impl Streams {
             }
         };
         class.keys.insert(key.clone());
-        let (sequence, bytes) =
-            if has == Some(class.hash) { (0, Bytes::new()) } else { class.whole() };
-        self.live.insert(key.clone(), Live { connection, pieces, sequence });
+        let (sequence, bytes) = if has == Some(class.hash) { class.marks() } else { class.whole() };
+        let reports_until = Instant::now();
+        self.live.insert(key.clone(), Live { connection, pieces, sequence, reports_until });
         if !bytes.is_empty() {
             self.send(key, bytes);
         }
@@ -205,6 +222,18 @@ impl Streams {
         }
     }
 
+    /// Takes note that a sidecar reports `now`. Gives whether it may: not more often than every
+    /// [`REPORT_EVERY`], [`REPORTS_AHEAD`] at once apart.
+    pub fn may_report(&mut self, key: &SidecarKey, now: Instant) -> bool {
+        let Some(live) = self.live.get_mut(key) else { return true };
+        let until = live.reports_until.max(now) + REPORT_EVERY;
+        let may = until.saturating_duration_since(now) <= REPORT_EVERY * REPORTS_AHEAD;
+        if may {
+            live.reports_until = until;
+        }
+        may
+    }
+
     /// Asks everybody to connect anew within `spread`.
     pub fn move_all(&mut self, spread: Duration) {
         for key in self.keys() {
@@ -218,15 +247,17 @@ impl Streams {
     /// Tells the sidecars of a class what has changed of its endpoints.
     pub fn tell(&mut self, identity: &str, wanted: Wanted) {
         let Some(class) = self.classes.get_mut(identity) else { return };
-        let changes = class.told.changes_to(&wanted.state);
-        if changes.is_empty() && class.stale == wanted.stale {
+        let mut changes = class.told.changes_to(&wanted.state);
+        let changed: BTreeSet<&str> = changes.iter().map(|(cluster, _)| cluster.as_str()).collect();
+        let marked = class.stale.symmetric_difference(&wanted.stale);
+        let marked = marked.filter(|cluster| !changed.contains(cluster.as_str()));
+        let marks: Vec<_> = marked.map(|cluster| mark(cluster)).collect();
+        changes.extend(marks);
+        if changes.is_empty() {
             return;
         }
         class.whole = None;
         class.stale = wanted.stale;
-        if changes.is_empty() {
-            return;
-        }
         class.told = wanted.state;
         class.hash = class.told.hash();
         // Streams that were opened between the same two changes count alike.

@@ -40,6 +40,12 @@ pub(super) fn pusher(push: &PushStatus, out: &mut Exposition) {
     for (result, count) in [("taken", push.renewals), ("failed", push.renewal_failures)] {
         out.sample(&[("result", result)], count);
     }
+    out.family(
+        "ringway_control_stale_clusters",
+        Kind::Gauge,
+        "Clusters whose endpoints are the last that the pusher's source named.",
+    );
+    out.sample(&[], push.stale_clusters.len() as u64);
     out.family("ringway_control_bundle_epoch", Kind::Gauge, "Epoch of the roots in use.");
     out.sample(&[], push.epoch);
 }

@@ -23,6 +23,7 @@ pub mod samples;
 pub mod session;
 pub mod state;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -211,6 +212,8 @@ pub struct PushStatus {
     pub renewal_problem: Option<String>,
     /// Epoch of the roots.
     pub epoch: u64,
+    /// Clusters whose endpoints are the last that the pusher's source named.
+    pub stale_clusters: BTreeSet<String>,
 }
 
 /// The states of a policy, for [`PushStatus::states`].

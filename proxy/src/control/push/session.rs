@@ -324,6 +324,8 @@ impl Session {
             push.connected = true;
             push.connects += 1;
             push.problem = None;
+            // Those that still are will be told.
+            push.stale_clusters.clear();
         });
     }
 
@@ -393,12 +395,19 @@ impl Session {
 
     async fn take_endpoints(&mut self, frame: ringway_protocol::Endpoints) {
         let Some(stream) = &mut self.stream else { return };
-        let cluster = frame.cluster.clone();
+        let (cluster, stale) = (frame.cluster.clone(), frame.stale);
+        let says_nothing_else = frame.change.is_empty();
         match self.endpoints.apply(frame, &mut stream.sequence) {
             Ok(()) => {
+                self.status.update_push(|push| match stale {
+                    true => _ = push.stale_clusters.insert(cluster.clone()),
+                    false => _ = push.stale_clusters.remove(&cluster),
+                });
                 stream.told.insert(cluster);
                 self.endpoints_known = true;
-                self.endpoints_changed().await;
+                if !says_nothing_else {
+                    self.endpoints_changed().await;
+                }
             }
             Err(error) => self.start_over(&error.to_string()),
         }

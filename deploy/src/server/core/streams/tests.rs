@@ -121,3 +121,60 @@ fn who_does_not_read_is_cut_off_and_a_class_goes_with_its_last_stream() {
     assert_eq!((streams.len(), streams.slow_readers), (0, 1));
     assert!(streams.classes.is_empty());
 }
+
+#[test]
+fn what_is_stale_is_told_to_those_who_are_connected_and_to_those_who_come() {
+    let mut streams = Streams::default();
+    let marks = |receiver: &mut mpsc::Receiver<Bytes>| -> Vec<(String, bool, bool)> {
+        let mut decoder = Decoder::default();
+        for piece in waiting(receiver) {
+            decoder.push(&piece);
+        }
+        let frames = std::iter::from_fn(|| decoder.frame().expect("frames"));
+        let marks = frames.filter_map(|frame| match frame {
+            Frame::Endpoints(it) => Some((it.cluster, it.stale, it.change.is_empty())),
+            _ => None,
+        });
+        marks.collect()
+    };
+    let stale = |mut wanted: Wanted| {
+        wanted.stale.insert("c1".to_owned());
+        wanted
+    };
+    let mut early = streams.open(&key(1), ConnectionId(1), None, || wanted(2, 1));
+    waiting(&mut early);
+    streams.tell(key(1).identity(), stale(wanted(2, 1)));
+    assert_eq!(marks(&mut early), [("c1".to_owned(), true, true)]);
+    let has = Some(wanted(2, 1).state.hash());
+    let mut late = streams.open(&key(2), ConnectionId(2), has, || unreachable!());
+    assert_eq!(marks(&mut late), [("c1".to_owned(), true, true)]);
+    let mut empty = streams.open(&key(3), ConnectionId(3), None, || unreachable!());
+    let all = [("c0".to_owned(), false, false), ("c1".to_owned(), true, false)];
+    assert_eq!(marks(&mut empty), all);
+
+    streams.tell(key(1).identity(), wanted(2, 1));
+    let fresh = [("c1".to_owned(), false, true)];
+    for receiver in [&mut early, &mut late, &mut empty] {
+        assert_eq!(marks(receiver), fresh);
+    }
+    streams.tell(key(1).identity(), stale(wanted(2, 1)));
+    marks(&mut early);
+    // Given up: the endpoints themselves go, and with them the mark.
+    streams.tell(key(1).identity(), wanted(1, 1));
+    assert_eq!(marks(&mut early), [("c1".to_owned(), false, false)]);
+    streams.tell(key(1).identity(), wanted(1, 1));
+    assert_eq!(marks(&mut early), []);
+}
+
+#[test]
+fn reports_come_in_bursts_but_not_without_end() {
+    let mut streams = Streams::default();
+    let _receiver = streams.open(&key(1), ConnectionId(1), None, || wanted(0, 1));
+    let start = Instant::now();
+    let taken = (0..1000).filter(|_| streams.may_report(&key(1), start)).count();
+    assert_eq!(taken, REPORTS_AHEAD as usize);
+    let later = start + REPORT_EVERY * 3;
+    let taken = (0..1000).filter(|_| streams.may_report(&key(1), later)).count();
+    assert_eq!(taken, 3);
+    assert!(streams.may_report(&key(2), start), "one without a stream is refused elsewhere");
+}
