@@ -57,13 +57,14 @@ impl Lives {
         Ok(lives)
     }
 
-    /// The same with leaves of twice `budget`: how long an outage of the pusher may last before the
-    /// first certificate expires. A longer one means that a stolen key is of use for longer.
+    /// The same with leaves of 2.5 times `budget`: an outage of the pusher may last for so long
+    /// before the first certificate expires, that of a sidecar that was just about to renew at 60 %
+    /// of the life. A longer one means that a stolen key is of use for longer.
     ///
     /// # Errors
     /// [`CaFault::Lives`] if leaves would outlive half an issuer.
     pub fn with_outage_budget(self, budget: Duration) -> Result<Lives, CaFault> {
-        let lives = Lives { leaf_s: budget.as_secs().saturating_mul(2), ..self };
+        let lives = Lives { leaf_s: budget.as_secs().saturating_mul(5).div_ceil(2), ..self };
         lives.check()?;
         Ok(lives)
     }
@@ -146,11 +147,13 @@ mod tests {
     }
 
     #[test]
-    fn outage_budget_is_half_a_leaf() {
+    fn an_outage_budget_is_what_is_left_of_a_leaf_at_its_latest_renewal() {
         let budget = Duration::from_secs(72 * 3600);
-        assert_eq!(Lives::default().with_outage_budget(budget).unwrap().leaf_s(), 144 * 3600);
+        let leaf_s = Lives::default().with_outage_budget(budget).unwrap().leaf_s();
+        assert_eq!(leaf_s, 180 * 3600);
+        assert!(leaf_s - renew_at_s(0, leaf_s, u32::MAX) >= budget.as_secs());
         assert!(Lives::default().with_outage_budget(Duration::from_secs(100 * DAY_S)).is_err());
-        assert!(Lives::default().with_outage_budget(Duration::from_secs(300)).is_err());
+        assert!(Lives::default().with_outage_budget(Duration::from_secs(200)).is_err());
         assert!(Lives::default().with_outage_budget(Duration::MAX).is_err());
     }
 
