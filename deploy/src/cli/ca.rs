@@ -44,6 +44,12 @@ pub(super) fn run(args: &Args) -> ExitCode {
             complain(&fault.to_string());
             ExitCode::from(match fault {
                 Fault::Ca(CaFault::Input(_) | CaFault::Refused(_)) => EXIT_USAGE,
+                // The same, as a pusher that runs says it.
+                Fault::Client(client::ClientFault::Refused(refused))
+                    if ["input", "identity"].contains(&refused.code.as_str()) =>
+                {
+                    EXIT_USAGE
+                }
                 _ => EXIT_RUNTIME,
             })
         }
