@@ -246,11 +246,16 @@ fn sidecar_line(row: &Value) -> String {
         version("staged"),
         version("applied"),
     );
+    // Words of a sidecar, not of this terminal.
+    let words = |text: &str| -> String {
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    };
     if let Some(reason) = sidecar["failure"]["reason"].as_str() {
-        // Words of a sidecar, not of this terminal.
-        let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        line +=
-            &format!("\n  {}: {reason}", sidecar["failure"]["kind"].as_str().unwrap_or_default());
+        let kind = sidecar["failure"]["kind"].as_str().unwrap_or_default();
+        line += &format!("\n  {kind}: {}", words(reason));
+    }
+    if let Some(problem) = sidecar["renewal_problem"].as_str() {
+        line += &format!("\n  certificate not renewed: {}", words(problem));
     }
     line
 }

@@ -82,16 +82,19 @@ impl State {
     /// Cuts a reason to so many bytes, at a boundary of characters.
     pub(super) fn shorten(&mut self, bytes_max: usize) {
         match self {
-            State::Rejected(reason) | State::RolledBack(reason) => {
-                let mut end = bytes_max.min(reason.len());
-                while !reason.is_char_boundary(end) {
-                    end -= 1;
-                }
-                reason.truncate(end);
-            }
+            State::Rejected(reason) | State::RolledBack(reason) => shorten(reason, bytes_max),
             State::Staged | State::Applied | State::Confirmed => {}
         }
     }
+}
+
+/// Cuts a text to so many bytes, at a boundary of characters.
+pub(super) fn shorten(text: &mut String, bytes_max: usize) {
+    let mut end = bytes_max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
 }
 
 /// How a sidecar stands with one version.
@@ -120,6 +123,8 @@ pub struct Report {
     pub endpoints: Option<PolicyHash>,
     /// Its certificate, if it changed.
     pub certificate: Option<Certificate>,
+    /// Why it has no newer certificate, in the sidecar's words; nothing if it needs none.
+    pub renewal_problem: Option<String>,
     /// Which edition of the bundle of roots it trusts, if it changed.
     pub bundle_epoch: Option<u64>,
 }

@@ -6,7 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::ConnectionId;
-use super::report::{Certificate, Entry, Hello, Report, State};
+use super::report::{Certificate, Entry, Hello, Report, State, shorten};
+use crate::limits::REASON_BYTES_MAX;
 use crate::version::{PolicyHash, Version};
 
 /// Whether a sidecar is connected.
@@ -48,6 +49,8 @@ pub struct SidecarView {
     pub silent_ms: u64,
     /// Milliseconds until its certificate ends; negative after that.
     pub certificate_left_ms: Option<i64>,
+    /// Why it has no newer one, in the sidecar's words.
+    pub renewal_problem: Option<String>,
     /// Which edition of the roots it trusts.
     pub bundle_epoch: u64,
     /// Version of its program.
@@ -123,6 +126,7 @@ pub struct Sidecar {
     /// When it was last heard of.
     heard_ms: u64,
     certificate: Option<Certificate>,
+    renewal_problem: Option<String>,
     bundle_epoch: u64,
     endpoints: Option<PolicyHash>,
     software: String,
@@ -142,6 +146,7 @@ impl Sidecar {
             seen: 0,
             heard_ms: now,
             certificate: None,
+            renewal_problem: None,
             bundle_epoch: 0,
             endpoints: None,
             software: String::new(),
@@ -196,6 +201,10 @@ impl Sidecar {
         self.heard_ms = now;
         self.endpoints = report.endpoints.or(self.endpoints);
         self.certificate = report.certificate.or(self.certificate);
+        self.renewal_problem.clone_from(&report.renewal_problem);
+        if let Some(problem) = &mut self.renewal_problem {
+            shorten(problem, REASON_BYTES_MAX);
+        }
         self.bundle_epoch = report.bundle_epoch.unwrap_or(self.bundle_epoch);
     }
 
@@ -260,6 +269,7 @@ impl Sidecar {
             failure: self.failure().cloned(),
             silent_ms: now.saturating_sub(self.heard_ms()),
             certificate_left_ms: self.certificate().map(left),
+            renewal_problem: self.renewal_problem.clone(),
             bundle_epoch: self.bundle_epoch(),
             software: self.software().to_owned(),
             labels: self.labels().map(|(name, value)| (name.into(), value.into())).collect(),

@@ -403,6 +403,7 @@ fn report_of(report: Report) -> fleet::Report {
         entries,
         endpoints: report.endpoints.and_then(|hash| hash.to_string().parse().ok()),
         certificate: Some(certificate(report.certificate.not_after_s, root)),
+        renewal_problem: Some(report.certificate.problem).filter(|problem| !problem.is_empty()),
         bundle_epoch: Some(report.epoch),
     }
 }
