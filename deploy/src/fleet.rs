@@ -95,6 +95,9 @@ pub enum FleetFault {
     /// Sent under a connection that does not count any more; what matters is said again.
     #[error("{0} has another connection by now")]
     Late(SidecarKey),
+    /// More reports than there is news.
+    #[error("{0} reports too often")]
+    TooOften(SidecarKey),
     /// More than a limit.
     #[error("{what}: more than {max}")]
     TooMuch {

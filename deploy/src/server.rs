@@ -51,6 +51,11 @@ use crate::version::PolicyHash;
 
 /// Messages of joining sidecars that are read at once.
 const JOINS_MAX: usize = 1024;
+/// Certificates that are issued at once: each takes a turn at the disk, and a thread that others
+/// need.
+const ISSUES_MAX: usize = 4;
+/// How long a request waits for its turn at most; a sidecar waits 10 s for the answer.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(3);
 /// How long the body of a request may take.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(200);
@@ -128,6 +133,10 @@ pub struct Counters {
     pub connections: AtomicU64,
     /// Handshakes that failed.
     pub handshakes_failed: AtomicU64,
+    /// Connections closed before the handshake because too many waited.
+    pub connections_shed: AtomicU64,
+    /// Requests answered with 429, and with 503 because too many waited.
+    pub requests_shed: [AtomicU64; 2],
     /// Certificates issued for tokens and for certificates.
     pub issued: [AtomicU64; 2],
     /// The same refused.
@@ -142,6 +151,8 @@ pub struct Pusher {
     roots: Mutex<Roots>,
     /// Places for the messages of those who join: anybody may send one.
     joins: Semaphore,
+    /// Turns of those who get a certificate.
+    issues: Semaphore,
     /// When the next handshake may begin.
     pace: accept::Pace,
     /// What has been counted.
@@ -337,6 +348,7 @@ fn open(options: &Options) -> Result<Pusher, RunFault> {
         identity,
         roots: Mutex::new(roots),
         joins: Semaphore::new(JOINS_MAX),
+        issues: Semaphore::new(ISSUES_MAX),
         pace: accept::Pace::new(),
         counters: Counters::default(),
     })

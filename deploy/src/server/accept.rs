@@ -3,16 +3,18 @@
 //! # Invariants
 //! - Handshakes begin no faster than they can be done without keeping those who are connected
 //!   waiting. Whoever says nothing takes no turn from those who do.
+//! - Whose turn would come when it has given up is closed at once: it comes back by chance, and no
+//!   turn goes to those who are gone.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ringway_tls::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{Pusher, http};
@@ -31,6 +33,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A peer that acknowledges nothing for so long is gone (TCP_USER_TIMEOUT).
 const SILENT_PEER: Duration = Duration::from_secs(45);
+/// How long a connection waits for its turn at most: sidecars give up after 5 s.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(3);
 /// What was not used of the pace of this time may be used at once.
 const BURST: Duration = Duration::from_millis(100);
 
@@ -47,15 +51,15 @@ impl Pace {
         Pace { next: Mutex::new(Instant::now()), step }
     }
 
-    /// Waits for one's turn.
-    async fn wait(&self) {
-        let turn = {
-            let mut next = self.next.lock().await;
-            let now = Instant::now();
-            *next = (*next).max(now.checked_sub(BURST).unwrap_or(now)) + self.step;
-            *next
-        };
-        tokio::time::sleep_until(turn).await;
+    /// When one's turn is; `None` if that is more than [`TURN_WAIT_MAX`] away.
+    fn turn(&self, now: Instant) -> Option<Instant> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = (*next).max(now.checked_sub(BURST).unwrap_or(now)) + self.step;
+        let is_soon = turn.saturating_duration_since(now) <= TURN_WAIT_MAX;
+        is_soon.then(|| {
+            *next = turn;
+            turn
+        })
     }
 }
 
@@ -90,7 +94,11 @@ async fn connection(pusher: Arc<Pusher>, stream: TcpStream) {
         pusher.counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
         return;
     }
-    pusher.pace.wait().await;
+    let Some(turn) = pusher.pace.turn(Instant::now()) else {
+        pusher.counters.connections_shed.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
+    tokio::time::sleep_until(turn).await;
     let Some(acceptor) = pusher.identity.acceptor() else { return };
     let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
     let stream = match accepted {
@@ -120,5 +128,25 @@ async fn connection(pusher: Arc<Pusher>, stream: TcpStream) {
         .await;
     if let Err(error) = served {
         tracing::debug!("a connection ended: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_herd_waits_for_as_long_as_a_sidecar_would_and_the_rest_is_sent_away() {
+        let pace = Pace::new();
+        let now = Instant::now();
+        let turns: Vec<Instant> = (0..100_000).map_while(|_| pace.turn(now)).collect();
+        let waits = TURN_WAIT_MAX.as_micros() / pace.step.as_micros();
+        let burst = BURST.as_micros() / pace.step.as_micros();
+        assert!(turns.len() as u128 >= waits, "{} of {waits}", turns.len());
+        assert!(turns.len() as u128 <= waits + burst + 1, "{} of {waits}", turns.len());
+        assert!(turns.is_sorted());
+        assert_eq!(pace.turn(now), None, "whoever is sent away takes no turn");
+        let later = now + TURN_WAIT_MAX;
+        assert!(pace.turn(later).is_some_and(|turn| turn <= later + pace.step));
     }
 }

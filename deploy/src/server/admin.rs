@@ -82,6 +82,14 @@ async fn metrics(pusher: &Arc<Pusher>) -> String {
     family(&mut out, "ringway_push_handshakes_failed_total", "counter", "Handshakes that failed.");
     let failed = counters.handshakes_failed.load(Ordering::Relaxed);
     let _ = writeln!(out, "ringway_push_handshakes_failed_total {failed}");
+    let name = "ringway_push_connections_shed_total";
+    family(&mut out, name, "counter", "Connections closed because too many waited.");
+    let _ = writeln!(out, "{name} {}", counters.connections_shed.load(Ordering::Relaxed));
+    let name = "ringway_push_requests_shed_total";
+    family(&mut out, name, "counter", "Requests that were told to come back later, by status.");
+    for (status, count) in [429, 503].into_iter().zip(&counters.requests_shed) {
+        let _ = writeln!(out, "{name}{{status=\"{status}\"}} {}", count.load(Ordering::Relaxed));
+    }
     let name = "ringway_push_certificates_total";
     family(&mut out, name, "counter", "Certificates asked for by how and what came of it.");
     for (nth, how) in ["join", "renew"].into_iter().enumerate() {

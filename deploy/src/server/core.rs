@@ -428,6 +428,9 @@ impl Core {
         connection: ConnectionId,
         now_ms: u64,
     ) -> Result<(), FleetFault> {
+        if !self.streams.may_report(key, Instant::now()) {
+            return Err(FleetFault::TooOften(key.clone()));
+        }
         let commands = self.conductor.report(key, report, connection, now_ms)?;
         if let Err(fault) = self.carry_out(commands, now_ms) {
             tracing::error!("{fault}");

@@ -16,6 +16,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
@@ -28,17 +29,21 @@ use ringway_protocol::{Hello, Join, Joined, Refused, Renew, Report, Samples};
 use ringway_tls::{CertificateDer, SpiffeId, UnixTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::core::{AskFault, SamplesFault};
 use super::operate;
 use super::stream::StreamBody;
-use super::{Pusher, now_ms};
+use super::{Pusher, TURN_WAIT_MAX, now_ms};
 use crate::ca::{CaFault, Issued, Peer, Role};
 use crate::fleet::{self, ConnectionId, FleetFault};
 use crate::version::{PolicyHash, SidecarKey, Version};
 
 /// Bytes of a request for a certificate, which may come from anybody.
 const JOIN_BYTES_MAX: usize = 32 << 10;
+
+/// After how many seconds to come back.
+const RETRY_AFTER_S: std::ops::RangeInclusive<u64> = 1..=10;
 
 /// An answer's body.
 pub type Payload = BoxBody<Bytes, Infallible>;
@@ -56,6 +61,17 @@ impl Fault {
     /// A refusal.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Fault {
         Fault { status, code, message: message.into(), retry_after_s: None }
+    }
+
+    /// One who is to come back after a time by chance, so that not all come at once.
+    fn later(self) -> Fault {
+        Fault { retry_after_s: Some(fastrand::u64(RETRY_AFTER_S)), ..self }
+    }
+
+    /// Too many wait already.
+    fn busy() -> Fault {
+        let message = "too many wait for the same: come back later";
+        Fault::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message).later()
     }
 
     fn bad(code: &'static str, message: &impl ToString) -> Fault {
@@ -83,10 +99,8 @@ impl From<CaFault> for Fault {
             CaFault::TooLate => Fault::new(StatusCode::CONFLICT, "too_late", fault.to_string()),
             fault => {
                 tracing::error!("{fault}");
-                let mut fault =
-                    Fault::new(StatusCode::SERVICE_UNAVAILABLE, "authority", fault.to_string());
-                fault.retry_after_s = Some(10);
-                fault
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Fault::new(status, "authority", fault.to_string()).later()
             }
         }
     }
@@ -94,12 +108,16 @@ impl From<CaFault> for Fault {
 
 impl From<FleetFault> for Fault {
     fn from(fault: FleetFault) -> Fault {
-        let status = match fault {
-            FleetFault::Full | FleetFault::Nodes(_) => StatusCode::SERVICE_UNAVAILABLE,
-            FleetFault::TooMuch { .. } | FleetFault::Generation(_) => StatusCode::BAD_REQUEST,
-            _ => StatusCode::CONFLICT,
+        let (status, is_for_now) = match fault {
+            FleetFault::Full | FleetFault::Nodes(_) => (StatusCode::SERVICE_UNAVAILABLE, true),
+            FleetFault::TooOften(_) => (StatusCode::TOO_MANY_REQUESTS, true),
+            FleetFault::TooMuch { .. } | FleetFault::Generation(_) => {
+                (StatusCode::BAD_REQUEST, false)
+            }
+            FleetFault::Unknown(_) | FleetFault::Late(_) => (StatusCode::CONFLICT, false),
         };
-        Fault::new(status, "fleet", fault.to_string())
+        let fault = Fault::new(status, "fleet", fault.to_string());
+        if is_for_now { fault.later() } else { fault }
     }
 }
 
@@ -132,7 +150,18 @@ pub async fn answer(
     chain: Arc<[CertificateDer<'static>]>,
     request: Request<Incoming>,
 ) -> Result<Response<Payload>, Infallible> {
-    Ok(route(pusher, &chain, request).await.unwrap_or_else(Fault::into_response))
+    let counted = Arc::clone(&pusher);
+    Ok(route(pusher, &chain, request).await.unwrap_or_else(|fault| {
+        let [too_often, busy] = &counted.counters.requests_shed;
+        match fault.status {
+            StatusCode::TOO_MANY_REQUESTS => _ = too_often.fetch_add(1, Ordering::Relaxed),
+            StatusCode::SERVICE_UNAVAILABLE if fault.code == "busy" => {
+                busy.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        fault.into_response()
+    }))
 }
 
 async fn route(
@@ -143,14 +172,14 @@ async fn route(
     let path = request.uri().path().to_owned();
     match (request.method(), path.as_str()) {
         (&Method::POST, "/v1/join") => {
-            let turn = pusher.joins.acquire().await;
+            let reads = turn(&pusher.joins).await?;
             let message = body_of(request, JOIN_BYTES_MAX).await?;
-            drop(turn);
-            join(pusher, message).await
+            drop(reads);
+            join(&pusher, message).await
         }
         (&Method::POST, "/v1/renew") => {
             let peer = peer(chain)?;
-            renew(pusher, peer, body_of(request, JOIN_BYTES_MAX).await?).await
+            renew(&pusher, peer, body_of(request, JOIN_BYTES_MAX).await?).await
         }
         (&Method::GET, "/v1/stream") => {
             let peer = workload(&pusher, chain).await?;
@@ -170,6 +199,14 @@ async fn route(
             let (role, name) = operator(&pusher, &peer)?;
             operate::route(pusher, role, name, request).await
         }
+    }
+}
+
+/// Waits for a turn, for as long as whoever asks would.
+async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, Fault> {
+    match tokio::time::timeout(TURN_WAIT_MAX, turns.acquire()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        Ok(Err(_)) | Err(_) => Err(Fault::busy()),
     }
 }
 
@@ -257,37 +294,37 @@ pub fn no_content() -> Response<Payload> {
     response
 }
 
-async fn join(pusher: Arc<Pusher>, join: Join) -> Result<Response<Payload>, Fault> {
+async fn join(pusher: &Pusher, join: Join) -> Result<Response<Payload>, Fault> {
     let asked = join.identity.as_deref().map(SpiffeId::parse).transpose();
     let asked = asked.map_err(|fault| Fault::bad("identity", &fault))?;
     let node = join.node.clone();
+    let issuing = turn(&pusher.issues).await?;
     let issued = pusher
         .authority_work(move |authority| {
             let (csr, draw) = (join.csr.as_bytes(), fastrand::u32(..));
             authority.join(&join.token, asked.as_ref(), csr, UnixTime::now(), draw)
         })
         .await;
+    drop(issuing);
     pusher.count_issued("join", &issued);
     let issued = issued.inspect_err(|fault| tracing::warn!(%node, "join: {fault}"))?;
     tracing::info!(identity = %issued.id, %node, "joined");
-    Ok(json(StatusCode::OK, &joined(&pusher, issued)))
+    Ok(json(StatusCode::OK, &joined(pusher, issued)))
 }
 
-async fn renew(
-    pusher: Arc<Pusher>,
-    peer: Peer,
-    message: Renew,
-) -> Result<Response<Payload>, Fault> {
+async fn renew(pusher: &Pusher, peer: Peer, message: Renew) -> Result<Response<Payload>, Fault> {
     let id = peer.id.clone();
+    let issuing = turn(&pusher.issues).await?;
     let issued = pusher
         .authority_work(move |authority| {
             let (csr, draw) = (message.csr.as_bytes(), fastrand::u32(..));
             authority.renew(&peer, csr, UnixTime::now(), draw)
         })
         .await;
+    drop(issuing);
     pusher.count_issued("renew", &issued);
     let issued = issued.inspect_err(|fault| tracing::warn!(identity = %id, "renew: {fault}"))?;
-    Ok(json(StatusCode::OK, &joined(&pusher, issued)))
+    Ok(json(StatusCode::OK, &joined(pusher, issued)))
 }
 
 fn joined(pusher: &Pusher, issued: Issued) -> Joined {

@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::support::{Backend, World, eventually, on_both_backends};
+use super::old::OldSidecar;
+use super::support::{Backend, World, eventually, get, on_both_backends};
 
 on_both_backends! {
     fn a_pusher_that_is_killed_disturbs_nobody(backend: Backend) {
@@ -120,6 +121,24 @@ on_both_backends! {
         });
         second.process.kill();
     }
+}
+
+/// The backend has no part in it.
+#[test]
+fn a_sidecar_that_reports_without_end_is_told_to_come_back_later() {
+    let world = World::new(Backend::Epoll, &["--profile", "dev"]);
+    let old = OldSidecar::join(&world, "web", "node-old");
+    old.staged_with("");
+    let answers = old.report_nothing(60);
+    let (taken, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|it| it.0 == 204);
+    assert!((20..40).contains(&taken.len()), "{} were taken", taken.len());
+    for (status, wait) in refused {
+        assert!(status == 429 && wait.is_some_and(|wait| (1..=10).contains(&wait)), "{status}");
+    }
+    eventually("later it may", || old.report_nothing(1)[0].0 == 204);
+    let (_, metrics) = get(([127, 0, 0, 1], world.admin).into(), "admin", "/metrics").unwrap();
+    let shed = metrics.lines().find(|line| line.starts_with("ringway_push_requests_shed_total"));
+    assert!(shed.is_some_and(|line| line.contains("429") && !line.ends_with(" 0")), "{shed:?}");
 }
 
 /// Waits until release `number` is the last good one.

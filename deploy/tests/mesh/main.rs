@@ -6,6 +6,7 @@
 #![allow(missing_docs, unreachable_pub, dead_code)]
 #![allow(clippy::unwrap_used)]
 
+mod admin;
 mod certificates;
 mod failures;
 mod guards;

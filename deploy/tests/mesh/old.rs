@@ -77,15 +77,31 @@ impl OldSidecar {
 
     /// Reports what became of a policy.
     pub fn report(&self, stage: &Stage, state: State, reason: &str) {
+        let (generation, hash, reason) = (stage.generation, stage.hash, reason.to_owned());
+        let states = vec![StateReport { generation, hash, state, reason, took_ms: 1 }];
+        assert!(self.send(1, states).starts_with("204"));
+    }
+
+    /// Reports nothing new `times` times over one connection. Gives the status and `Retry-After` of
+    /// each answer.
+    pub fn report_nothing(&self, times: usize) -> Vec<(u16, Option<u64>)> {
+        let answers = self.send(times, Vec::new());
+        let answer = |line: &str| {
+            let (status, wait) = line.split_once(' ').unwrap();
+            (status.parse().unwrap(), wait.parse().ok())
+        };
+        answers.lines().map(answer).collect()
+    }
+
+    fn send(&self, times: usize, states: Vec<StateReport>) -> String {
         let stream = self.frames().into_iter().find_map(|frame| match frame {
             Frame::Ping(ping) => Some(ping.stream),
             _ => None,
         });
-        let (generation, hash, reason) = (stage.generation, stage.hash, reason.to_owned());
         let report = Report {
             node: self.node.parse().unwrap(),
             stream: stream.expect("a ping comes first"),
-            states: vec![StateReport { generation, hash, state, reason, took_ms: 1 }],
+            states,
             running: None,
             on_probation: false,
             endpoints: None,
@@ -98,9 +114,12 @@ impl OldSidecar {
             traffic: Traffic::default(),
         };
         let report = serde_json::to_string(&report).unwrap();
-        run(Command::new("curl")
-            .current_dir(&self.folder)
-            .args(["-skf", "--cert", "chain.pem", "--key", "key.pem", "-d", &report])
-            .arg(format!("{}/v1/report", self.pusher)));
+        let mut curl = Command::new("curl");
+        curl.current_dir(&self.folder).args(["-sk", "--cert", "chain.pem", "--key", "key.pem"]);
+        curl.args(["-d", &report, "-w", "%{http_code} %header{retry-after}\\n"]);
+        for _ in 0..times {
+            curl.args(["-o", "answer"]).arg(format!("{}/v1/report", self.pusher));
+        }
+        String::from_utf8(run(&mut curl)).unwrap()
     }
 }
