@@ -5,6 +5,7 @@
 //! - Without a valid certificate the token is used, with one it is not even read.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ringway_protocol::{Join, Joined, Renew};
 use ringway_tls::UnixTime;
@@ -39,6 +40,22 @@ pub(super) enum RenewError {
     Token(String),
 }
 
+impl RenewError {
+    /// How long the pusher wants not to be asked.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Push(error) => error.retry_after(),
+            Self::Identity(_) | Self::Token(_) => None,
+        }
+    }
+}
+
+/// How long to wait after `chosen` was drawn for one whose certificate ends in `left`: nobody waits
+/// past that end, when everything changes, for longer than one who begins without a certificate.
+fn until_next(chosen: Duration, left: Duration) -> Duration {
+    chosen.min(left + Backoff::new(JOIN_BACKOFF).next(None))
+}
+
 impl Session {
     pub(super) fn is_renewal_due(&self, now: Instant) -> bool {
         if self.renewing.is_some() || self.renew_at.is_some_and(|at| now < at) {
@@ -61,6 +78,7 @@ impl Session {
     }
 
     pub(super) async fn renewed(&mut self, renewed: Renewed) {
+        let retry_after = renewed.as_ref().err().and_then(RenewError::retry_after);
         let taken = renewed.map_err(|error| error.to_string()).and_then(|answered| {
             let Answered { request, answer, is_join } = answered;
             let held = self.identity.as_ref().filter(|_| !is_join);
@@ -90,10 +108,15 @@ impl Session {
                 self.orders.credentials().await;
             }
             Err(error) => {
-                let valid = self.target().is_some();
-                // Without a certificate nothing works.
-                let backoff = if valid { &mut self.renew_backoff } else { &mut self.join_backoff };
-                let delay = backoff.next(None);
+                let now = UnixTime::now();
+                let left = self.identity.as_ref().filter(|held| held.is_valid(now));
+                let left = left.map(|held| held.not_after_s().saturating_sub(now.as_secs()));
+                let valid = left.is_some();
+                let delay = match left.map(Duration::from_secs) {
+                    Some(left) => until_next(self.renew_backoff.next(retry_after), left),
+                    // Without a certificate nothing works.
+                    None => self.join_backoff.next(retry_after),
+                };
                 self.renew_at = Some(Instant::now() + delay);
                 tracing::error!(again_in = ?delay, "no new certificate: {error}");
                 self.status.update_push(|push| {
@@ -183,6 +206,14 @@ async fn token(file: PathBuf) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_waits_long_past_the_end_of_its_certificate() {
+        let (long, left) = (Duration::from_secs(300), Duration::from_secs(7));
+        assert!(until_next(long, left) <= left + JOIN_BACKOFF.0);
+        assert!(until_next(long, Duration::ZERO) >= JOIN_BACKOFF.0 / 5);
+        assert_eq!(until_next(Duration::from_secs(3), left), Duration::from_secs(3));
+    }
 
     #[tokio::test]
     async fn a_token_is_what_a_file_says_and_nothing_else() {
