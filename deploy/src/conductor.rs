@@ -19,9 +19,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::{ConnectionId, Event, Fleet, FleetFault, Hello, Report};
-use crate::release::{Draft, DraftFault, History, Outcome, Profile};
+use crate::release::{Classes, Draft, DraftFault, History, KnownClasses, Outcome, Profile};
 use crate::rollout::{Command, ControlFault, Plan, Rollout, RolloutSummary};
-use crate::version::{SidecarKey, Version};
+use crate::version::{PolicyHash, SidecarKey, Version};
 
 /// How often the fleet is looked through for those who are away for too long.
 const SWEEP_EVERY_MS: u64 = 60_000;
@@ -50,6 +50,26 @@ impl Stored {
     #[must_use]
     pub fn starting_above(generation: u64) -> Stored {
         Stored { history: History::starting_above(generation), rollout: None }
+    }
+
+    /// All classes that are named, each as often as it is.
+    pub fn classes(&self) -> impl Iterator<Item = &Classes> {
+        let released = self.history.entries().iter().map(|entry| &entry.release.classes);
+        released.chain(self.rollout.iter().flat_map(Rollout::classes))
+    }
+
+    /// Finds the classes that are only named, as after reading, among those that are known.
+    ///
+    /// # Errors
+    /// The hash of some that are not.
+    pub fn find(&mut self, known: &KnownClasses) -> Result<(), PolicyHash> {
+        let named = self.rollout.iter_mut().flat_map(Rollout::classes_mut);
+        for classes in self.history.classes_mut().chain(named) {
+            if !classes.find(known) {
+                return Err(classes.hash());
+            }
+        }
+        Ok(())
     }
 }
 

@@ -10,7 +10,8 @@
 //! # Not here
 //! How a release reaches the sidecars (`rollout`), the policies themselves.
 
-use std::collections::BTreeMap;
+mod classes;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,9 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{
     AUTHOR_BYTES_MAX, CLASSES_MAX, GENERATION_MAX, MESSAGE_BYTES_MAX, RELEASES_KEPT_MAX,
 };
-use crate::version::{PolicyHash, Version};
+use crate::version::Version;
+
+pub use classes::{Classes, KnownClasses};
 
 /// Generations that a release owns: before, itself, after.
 pub const GENERATIONS_PER_RELEASE: u64 = 3;
@@ -50,7 +53,7 @@ impl fmt::Display for Profile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
     /// Hash of the policy of each class, by the identity of the workload.
-    pub classes: BTreeMap<String, PolicyHash>,
+    pub classes: Classes,
     /// Who: the identity that the client certificate proves, at most [`AUTHOR_BYTES_MAX`].
     pub author: String,
     /// Why, at most [`MESSAGE_BYTES_MAX`].
@@ -69,7 +72,7 @@ pub struct Release {
     /// Its order among what sidecars are told; see the invariants above.
     pub generation: u64,
     /// Hash of the policy of each class, by the identity of the workload.
-    pub classes: BTreeMap<String, PolicyHash>,
+    pub classes: Classes,
     /// Who released it.
     pub author: String,
     /// Why.
@@ -228,6 +231,11 @@ impl History {
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// The classes of every release that is kept.
+    pub(crate) fn classes_mut(&mut self) -> impl Iterator<Item = &mut Classes> {
+        self.entries.iter_mut().map(|entry| &mut entry.release.classes)
     }
 
     /// A release by its number.

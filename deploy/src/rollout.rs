@@ -25,12 +25,10 @@
 //! # Not here
 //! Which release may follow which (`conductor`), frames and connections (the server).
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::{Event, Fleet};
-use crate::release::Release;
+use crate::release::{Classes, Release};
 use crate::version::{PolicyHash, SidecarKey, Version};
 
 mod errand;
@@ -155,7 +153,7 @@ pub enum ControlFault {
 pub struct Rollout {
     release: Release,
     /// The last good policies, which everybody returns to.
-    base: BTreeMap<String, PolicyHash>,
+    base: Classes,
     plan: Plan,
     state: State,
     /// Known from the opening of the gate.
@@ -172,6 +170,16 @@ pub struct Rollout {
 }
 
 impl Rollout {
+    /// The classes that it names.
+    pub(crate) fn classes(&self) -> [&Classes; 2] {
+        [&self.release.classes, &self.base]
+    }
+
+    /// The same, to be found.
+    pub(crate) fn classes_mut(&mut self) -> [&mut Classes; 2] {
+        [&mut self.release.classes, &mut self.base]
+    }
+
     /// Begins: tells every connected sidecar of the classes that change to stage the release.
     ///
     /// `base` is the last good release.

@@ -1,10 +1,13 @@
 //! What a history keeps, in which order, and how much of it.
 
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::version::PolicyHash;
 
 fn draft(byte: u8) -> Draft {
     Draft {
-        classes: BTreeMap::from([("web".to_owned(), PolicyHash::new([byte; 32]))]),
+        classes: BTreeMap::from([("web".to_owned(), PolicyHash::new([byte; 32]))]).into(),
         author: "alice".to_owned(),
         message: "a change".to_owned(),
         forced: false,
@@ -72,7 +75,7 @@ fn drafts_have_limits() {
     let mut history = History::default();
     let named = |count: usize| {
         let hash = PolicyHash::new([0; 32]);
-        (0..count).map(|class| (class.to_string(), hash)).collect()
+        Classes::from((0..count).map(|class| (class.to_string(), hash)).collect::<BTreeMap<_, _>>())
     };
     let mut full = draft(1);
     full.classes = named(CLASSES_MAX);

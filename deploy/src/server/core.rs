@@ -45,7 +45,7 @@ use crate::diagnostic::Diagnostic;
 use crate::fleet::{ConnectionId, FleetFault, Hello, Report};
 use crate::guard::{self, Census, Held};
 use crate::model::{Accepted, Loaded, Quarantined, accept};
-use crate::release::{Draft, Outcome, Profile};
+use crate::release::{Classes, Draft, Outcome, Profile};
 use crate::rollout::{Command, ControlFault, Plan};
 use crate::source::Folder;
 use crate::store::Store;
@@ -57,16 +57,9 @@ pub use self::samples::SamplesFault;
 /// Policies that are not released yet, and why.
 #[derive(Debug, Clone)]
 struct Candidate {
-    classes: BTreeMap<String, PolicyHash>,
+    classes: Classes,
     census: Census,
     held: Option<Held>,
-}
-
-impl Candidate {
-    /// What its policies are known by.
-    fn hash(&self) -> PolicyHash {
-        PolicyHash::of(&serde_json::to_string(&self.classes).unwrap_or_default())
-    }
 }
 
 /// The roots and revocations that sidecars have to have.
@@ -147,9 +140,8 @@ impl Core {
         settings: Settings,
         now_ms: u64,
     ) -> Result<Core, RecordFault> {
-        let (record, kept) = Record::open::<Kept>(store, "conductor")?;
-        let Kept { conductor, accepted, census, offered, endpoints, resolved, next_connection } =
-            kept.unwrap_or_default();
+        let record = Record::open(store, "conductor")?;
+        let Kept { conductor, accepted, census, endpoints, resolved, rest } = Kept::read(&record)?;
         let conductor = Conductor::restore(conductor, now_ms);
         // Those who ran something come back within this time, and are to be asked first.
         let waits = !matches!(settings.profile, Profile::Dev);
@@ -164,7 +156,7 @@ impl Core {
             texts,
             accepted,
             census,
-            offered,
+            offered: rest.offered,
             census_of_folder: None,
             policies: Policies::default(),
             identities: BTreeMap::new(),
@@ -176,7 +168,7 @@ impl Core {
             streams: Streams::default(),
             peers: HashMap::new(),
             stages: Stages::default(),
-            next_connection,
+            next_connection: rest.next_connection,
             roots: Roots::default(),
             samples: SampleStore::default(),
             pending: Vec::new(),
@@ -247,6 +239,7 @@ impl Core {
                 }
             }
         }
+        let classes = Classes::from(classes);
         let newest = self.conductor.history().entries().last();
         let stands =
             |outcome: &Outcome| matches!(outcome, Outcome::Running | Outcome::Confirmed { .. });
@@ -270,7 +263,7 @@ impl Core {
     /// Releases the candidate if nobody has to be asked and nothing is under way.
     fn release_by_itself(&mut self, now_ms: u64) -> Result<(), AskFault> {
         let Some(candidate) = &self.candidate else { return self.write() };
-        let undone = self.offered == Some(candidate.hash());
+        let undone = self.offered == Some(candidate.classes.hash());
         let is_early = now_ms < self.settling_until_ms;
         if self.settings.manual || undone || is_early || candidate.held.is_some() {
             return self.write();
@@ -289,7 +282,7 @@ impl Core {
     /// [`AskFault`].
     pub fn release(&mut self, ask: &Ask, author: &str, now_ms: u64) -> Result<(), AskFault> {
         let candidate = self.candidate.clone().ok_or(AskFault::Nothing)?;
-        let hash = candidate.hash();
+        let hash = candidate.classes.hash();
         if let Some(held) = candidate.held.filter(|_| !ask.force) {
             return Err(AskFault::Held(held));
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::conductor::{Conductor, Stored};
 use crate::fleet::{self, ConnectionId, Entry, Hello, Report, Running};
-use crate::release::{Draft, Profile};
+use crate::release::{Draft, KnownClasses, Profile};
 use crate::rollout::{Command, Step, draw};
 use crate::version::{PolicyHash, SidecarKey, Version};
 
@@ -22,7 +22,8 @@ pub(super) fn hash(byte: u8) -> PolicyHash {
 
 pub(super) fn draft(web: u8, cart: u8, profile: Profile) -> Draft {
     Draft {
-        classes: BTreeMap::from([(WEB.to_owned(), hash(web)), (CART.to_owned(), hash(cart))]),
+        classes: BTreeMap::from([(WEB.to_owned(), hash(web)), (CART.to_owned(), hash(cart))])
+            .into(),
         author: "alice".to_owned(),
         message: "a change".to_owned(),
         forced: false,
@@ -90,6 +91,8 @@ pub(super) struct Sim {
     connections: u64,
     referee: Referee,
     written: String,
+    /// What that names by its hash.
+    classes: KnownClasses,
     revision: u64,
 }
 
@@ -104,6 +107,7 @@ impl Sim {
             connections: 0,
             referee: Referee::default(),
             written: String::new(),
+            classes: KnownClasses::new(),
             revision: 0,
         };
         sim.write();
@@ -200,7 +204,8 @@ impl Sim {
 
     /// The pusher is killed and begins again with what it wrote down last.
     pub(super) fn restart(&mut self) {
-        let stored: Stored = serde_json::from_str(&self.written).unwrap();
+        let mut stored: Stored = serde_json::from_str(&self.written).unwrap();
+        stored.find(&self.classes).unwrap();
         for side in self.sides.values_mut() {
             side.online = false;
             side.inbox.clear();
@@ -229,7 +234,9 @@ impl Sim {
 
     fn write(&mut self) {
         self.revision = self.conductor.revision();
-        self.written = serde_json::to_string(self.conductor.stored()).unwrap();
+        let stored = self.conductor.stored();
+        self.written = serde_json::to_string(stored).unwrap();
+        self.classes = stored.classes().map(|classes| (classes.hash(), classes.clone())).collect();
     }
 
     /// What must hold of every command.

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use bytes::Bytes;
 use ringway_protocol::{Commit, Frame, PolicyHash, Stage};
 
-use super::kept::KeptRef;
+use super::kept::{KeptRef, Rest};
 use super::streams::encoded;
 use super::{AskFault, Core, Stages, running};
 use crate::rollout::Command;
@@ -103,16 +103,17 @@ impl Core {
         if revision == self.written {
             return Ok(());
         }
-        self.record.write(&KeptRef {
+        // Numbers that were given out since the last write never come again.
+        let next_connection = self.next_connection + CONNECTIONS_AHEAD;
+        let kept = KeptRef {
             conductor: self.conductor.stored(),
             accepted: &self.accepted,
             census: &self.census,
-            offered: self.offered,
             endpoints: self.sets.kept(),
             resolved: self.sets.found(),
-            // Numbers that were given out since the last write never come again.
-            next_connection: self.next_connection + CONNECTIONS_AHEAD,
-        })?;
+            rest: Rest { offered: self.offered, next_connection },
+        };
+        kept.write(&mut self.record)?;
         self.written = revision;
         Ok(())
     }

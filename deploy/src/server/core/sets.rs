@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use ringway_protocol::Member;
 use ringway_protocol::limits::MEMBERS_MAX;
 
+use super::kept::EndpointTable;
 use super::streams::Wanted;
 use crate::compile::{EndpointSets, Policies};
 use crate::guard::{self, KnownSets};
@@ -53,11 +54,10 @@ impl Sets {
     }
 
     /// What is known, by identity, to be written down.
-    pub(super) fn kept(&self) -> BTreeMap<&str, EndpointSets> {
-        let sets = |known: &KnownSets| {
-            known.iter().map(|(name, known)| (name.clone(), known.endpoints.clone())).collect()
-        };
-        self.known.iter().map(|(identity, known)| (identity.as_str(), sets(known))).collect()
+    pub(super) fn kept(&self) -> EndpointTable {
+        EndpointTable::of(self.known.iter().map(|(identity, known)| {
+            (identity, known.iter().map(|(cluster, known)| (cluster, &known.endpoints)))
+        }))
     }
 
     /// Takes what the policies of workloads, by name with their identities, say at `now`. Clusters
