@@ -33,8 +33,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A peer that acknowledges nothing for so long is gone (TCP_USER_TIMEOUT).
 const SILENT_PEER: Duration = Duration::from_secs(45);
-/// How long a connection waits for its turn at most: sidecars give up after 5 s.
-const TURN_WAIT_MAX: Duration = Duration::from_secs(3);
+/// How long a connection waits for its turn at most: sidecars give up after 15 s. While it waits
+/// it costs a descriptor; one that is sent away comes back later than the pusher had time for it.
+const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// What was not used of the pace of this time may be used at once.
 const BURST: Duration = Duration::from_millis(100);
 
@@ -51,11 +52,11 @@ impl Pace {
         Pace { next: Mutex::new(Instant::now()), step }
     }
 
-    /// When one's turn is; `None` if that is more than [`TURN_WAIT_MAX`] away.
+    /// When one's turn is; `None` if that is more than [`HANDSHAKE_WAIT_MAX`] away.
     fn turn(&self, now: Instant) -> Option<Instant> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = (*next).max(now.checked_sub(BURST).unwrap_or(now)) + self.step;
-        let is_soon = turn.saturating_duration_since(now) <= TURN_WAIT_MAX;
+        let is_soon = turn.saturating_duration_since(now) <= HANDSHAKE_WAIT_MAX;
         is_soon.then(|| {
             *next = turn;
             turn
@@ -140,13 +141,13 @@ mod tests {
         let pace = Pace::new();
         let now = Instant::now();
         let turns: Vec<Instant> = (0..100_000).map_while(|_| pace.turn(now)).collect();
-        let waits = TURN_WAIT_MAX.as_micros() / pace.step.as_micros();
+        let waits = HANDSHAKE_WAIT_MAX.as_micros() / pace.step.as_micros();
         let burst = BURST.as_micros() / pace.step.as_micros();
         assert!(turns.len() as u128 >= waits, "{} of {waits}", turns.len());
         assert!(turns.len() as u128 <= waits + burst + 1, "{} of {waits}", turns.len());
         assert!(turns.is_sorted());
         assert_eq!(pace.turn(now), None, "whoever is sent away takes no turn");
-        let later = now + TURN_WAIT_MAX;
+        let later = now + HANDSHAKE_WAIT_MAX;
         assert!(pace.turn(later).is_some_and(|turn| turn <= later + pace.step));
     }
 }

@@ -20,12 +20,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 
-/// How long the connection may take until it is established, and an answer to come.
+/// How long the connection may take until it is established, the handshake after it, for which a
+/// pusher that many come back to lets everybody wait for a turn, and an answer to come.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A stream on which nothing comes for so long is dead: PING comes every 15 s.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(45);
@@ -157,16 +159,17 @@ impl Target {
     /// # Errors
     /// [`PushError`].
     pub async fn connect(&self) -> Result<Connection, PushError> {
-        let address = self.address.clone();
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, self.open()).await;
-        let limit = CONNECT_TIMEOUT;
-        opened.unwrap_or(Err(PushError::TimedOut { address, step: "connection", limit }))
+        let late = |step, limit| PushError::TimedOut { address: self.address.clone(), step, limit };
+        let failed = |error| PushError::Connect { address: self.address.clone(), error };
+        let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.address)).await;
+        let connected = connected.map_err(|_| late("connection", CONNECT_TIMEOUT))?;
+        let opened = timeout(HANDSHAKE_TIMEOUT, self.open(connected.map_err(failed)?)).await;
+        opened.unwrap_or_else(|_| Err(late("handshake", HANDSHAKE_TIMEOUT)))
     }
 
-    async fn open(&self) -> Result<Connection, PushError> {
+    async fn open(&self, stream: TcpStream) -> Result<Connection, PushError> {
         let address = || self.address.clone();
         let failed = |error| PushError::Connect { address: address(), error };
-        let stream = TcpStream::connect(&self.address).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         let host = self.address.rsplit_once(':').map_or(&*self.address, |(host, _)| host);
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
@@ -235,7 +238,7 @@ impl Connection {
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| PushError::Answer(error.to_string()))?;
-        let answered = tokio::time::timeout(ANSWER_TIMEOUT, self.sender.send_request(request));
+        let answered = timeout(ANSWER_TIMEOUT, self.sender.send_request(request));
         let response = match answered.await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(self.http(error)),
@@ -256,7 +259,7 @@ impl Connection {
 
     async fn body(&self, response: Response<Incoming>) -> Result<Bytes, PushError> {
         let whole = Limited::new(response.into_body(), BODY_BYTES_MAX).collect();
-        match tokio::time::timeout(ANSWER_TIMEOUT, whole).await {
+        match timeout(ANSWER_TIMEOUT, whole).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(error)) => Err(PushError::Answer(error.to_string())),
             Err(_) => Err(self.timed_out("whole answer", ANSWER_TIMEOUT)),
