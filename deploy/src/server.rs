@@ -10,7 +10,8 @@
 //! ```
 //!
 //! # Invariants
-//! - The core and the authority may wait for the disk: they are called on threads that may block.
+//! - The core and the authority may wait for the disk: they are called on threads that may block,
+//!   the core on one of its own.
 //! - Whoever connects too fast waits; nobody who is connected does.
 
 mod accept;
@@ -18,10 +19,12 @@ pub mod admin;
 pub mod core;
 pub mod http;
 pub mod identity;
+pub mod names;
 pub mod operate;
 pub mod record;
 pub mod stream;
 pub mod texts;
+pub mod work;
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,14 +36,15 @@ use std::time::{Duration, SystemTime};
 use ringway_tls::UnixTime;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, Semaphore};
 
 use self::accept::CONNECTIONS_MAX;
 use self::core::{Core, Roots, Settings};
 use self::identity::Identity;
+use self::names::Lookups;
 use self::record::RecordFault;
 use self::texts::Texts;
+use self::work::WorkThread;
 use crate::ca::{Authority, CaFault, Gate, Issued, Keys, Lives, Phase, Role};
 use crate::cli::files;
 use crate::model::Mesh;
@@ -59,9 +63,8 @@ const TURN_WAIT_MAX: Duration = Duration::from_secs(3);
 /// How long the body of a request may take.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(200);
-/// How often names of endpoints are looked up, and how long one round may take.
+/// How often names of endpoints are looked up.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
-const RESOLVE_TIME: Duration = Duration::from_secs(5);
 /// How often certificates, roots and a rotation are looked at, and the state is swept.
 const REFRESH_EVERY: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
@@ -146,6 +149,10 @@ pub struct Counters {
 /// The pusher.
 pub struct Pusher {
     core: Mutex<Core>,
+    core_thread: WorkThread,
+    lookups: Lookups,
+    /// The folder was read anew: there may be names that nobody has looked up yet.
+    is_read: Notify,
     authority: Arc<Authority>,
     identity: Identity,
     roots: Mutex<Roots>,
@@ -172,14 +179,13 @@ impl Pusher {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with the core, on a thread that may block.
+    /// Does something with the core, on its thread.
     pub async fn core_work<R: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&mut Core) -> R + Send + 'static,
     ) -> R {
         let pusher = Arc::clone(self);
-        let done = tokio::task::spawn_blocking(move || work(&mut pusher.core())).await;
-        done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        self.core_thread.run(move || work(&mut pusher.core())).await
     }
 
     /// Does something with the authority, on a thread that may block.
@@ -281,25 +287,10 @@ impl Pusher {
 
     async fn resolve(self: &Arc<Self>) {
         let names = self.core_work(|core| core.names().clone()).await;
-        if names.is_empty() {
-            return;
+        if !names.is_empty() {
+            let found = self.lookups.round(names).await;
+            self.core_work(move |core| core.resolved(found)).await;
         }
-        let mut lookups = JoinSet::new();
-        for name in names {
-            lookups.spawn(async move {
-                let found = tokio::net::lookup_host(&name).await;
-                let found: Vec<SocketAddr> = found.map(Iterator::collect).unwrap_or_default();
-                (name, found)
-            });
-        }
-        let mut answers = Vec::new();
-        let collect = async {
-            while let Some(Ok(answer)) = lookups.join_next().await {
-                answers.push(answer);
-            }
-        };
-        let _ = tokio::time::timeout(RESOLVE_TIME, collect).await;
-        self.core_work(move |core| core.resolved(answers)).await;
     }
 }
 
@@ -344,6 +335,9 @@ fn open(options: &Options) -> Result<Pusher, RunFault> {
     let core = Mutex::new(core);
     Ok(Pusher {
         core,
+        core_thread: WorkThread::start("core")?,
+        lookups: Lookups::default(),
+        is_read: Notify::new(),
         authority,
         identity,
         roots: Mutex::new(roots),
@@ -417,18 +411,22 @@ async fn follow(mut folder: Directory, pusher: Arc<Pusher>) {
         match folder.changed().await {
             Ok(folder) => {
                 read_folder(&pusher, folder).await;
-                pusher.resolve().await;
+                pusher.is_read.notify_one();
             }
             Err(error) => tracing::error!("{error}; what was read last stays"),
         }
     }
 }
 
-/// Looks names up from time to time. A task of its own: an answer may take long.
+/// Looks names up from time to time and when there may be new ones. A task of its own: an answer
+/// may take long.
 async fn resolve(pusher: Arc<Pusher>) {
     let mut every = tokio::time::interval(RESOLVE_EVERY);
     loop {
-        every.tick().await;
+        tokio::select! {
+            _ = every.tick() => {}
+            () = pusher.is_read.notified() => {}
+        }
         pusher.resolve().await;
     }
 }

@@ -50,8 +50,7 @@ impl Drop for StreamBody {
     fn drop(&mut self) {
         let (pusher, key, connection) =
             (Arc::clone(&self.pusher), self.key.clone(), self.connection);
-        // The core may wait for the disk: not on a thread that serves others.
-        tokio::task::spawn_blocking(move || {
+        self.pusher.core_thread.post(move || {
             pusher.core().goodbye(&key, connection, super::now_ms());
         });
     }
