@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use ringway_router::{Format, Severity, read};
+use ringway_router::{Format, Problem, Severity, read};
 use serde::{Deserialize, Serialize};
 
 use super::check::{self, Checked};
@@ -180,6 +180,10 @@ pub fn accept(
 impl Acceptor<'_> {
     /// Reads every file into slots.
     fn read(&mut self, folder: &Folder) {
+        for (name, why) in &folder.unread {
+            let warning = Problem::warning("", *why);
+            self.diagnostics.push(Diagnostic::of_file(name, None, "", warning));
+        }
         let mut origins: BTreeMap<Key, Origin> = BTreeMap::new();
         let mut twice = BTreeSet::new();
         let mut incomplete = BTreeSet::new();

@@ -28,6 +28,8 @@ pub struct File {
 pub struct Folder {
     /// The files.
     pub files: Vec<File>,
+    /// What looks as if it were to be read and is not, and why.
+    pub unread: Vec<(String, &'static str)>,
     hash: [u8; 32],
 }
 
@@ -60,16 +62,23 @@ impl Folder {
             let path = path.to_owned();
             move |error| ReadError::Io { path, error }
         };
-        let mut names = Vec::new();
+        let (mut names, mut unread) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(path).map_err(failed(path))? {
             let name = entry.map_err(failed(path))?.file_name();
-            // Names that are not text are none that we would print.
-            let Some(name) = name.to_str().filter(|name| is_read(name)) else { continue };
-            let file = path.join(name);
-            if fs::metadata(&file).map_err(failed(&file))?.is_file() {
-                names.push(name.to_owned());
+            let file = path.join(&name);
+            let shown = name.to_string_lossy().into_owned();
+            if !is_read(&shown) {
+                if !shown.starts_with('.') && holds_files(&file) {
+                    unread.push((shown, "its files are not read: folders are not entered"));
+                }
+            } else if name.to_str().is_none() {
+                unread.push((shown, "is not read: its name is not UTF-8"));
+            } else if fs::metadata(&file).map_err(failed(&file))?.is_file() {
+                names.push(shown);
+            } else {
+                unread.push((shown, "is not read: it is no file"));
             }
-            if names.len() > FILES_MAX {
+            if names.len() + unread.len() > FILES_MAX {
                 return Err(ReadError::Files);
             }
         }
@@ -83,20 +92,33 @@ impl Folder {
             left = left.checked_sub(bytes.len()).ok_or(ReadError::Bytes)?;
             files.push((name, bytes));
         }
-        Ok(Folder::of(files))
+        unread.sort_unstable();
+        Ok(Folder::with_unread(files, unread))
     }
 
     /// A folder of these files.
     #[must_use]
-    pub fn of(mut files: Vec<(String, Vec<u8>)>) -> Folder {
+    pub fn of(files: Vec<(String, Vec<u8>)>) -> Folder {
+        Folder::with_unread(files, Vec::new())
+    }
+
+    fn with_unread(
+        mut files: Vec<(String, Vec<u8>)>,
+        unread: Vec<(String, &'static str)>,
+    ) -> Folder {
         files.sort();
         let mut hasher = blake3::Hasher::new();
         for (name, bytes) in &files {
             hasher.update(blake3::hash(name.as_bytes()).as_bytes());
             hasher.update(blake3::hash(bytes).as_bytes());
         }
+        for (name, why) in &unread {
+            hasher.update(blake3::hash(name.as_bytes()).as_bytes());
+            hasher.update(why.as_bytes());
+        }
         let text = |(name, bytes)| File { name, text: String::from_utf8(bytes).ok() };
-        Folder { hash: *hasher.finalize().as_bytes(), files: files.into_iter().map(text).collect() }
+        let (hash, files) = (*hasher.finalize().as_bytes(), files.into_iter().map(text).collect());
+        Folder { files, unread, hash }
     }
 
     /// BLAKE3 over names and bytes.
@@ -118,9 +140,34 @@ fn is_read(name: &str) -> bool {
     !name.starts_with('.') && ending.is_some_and(|ending| ENDINGS.contains(&ending))
 }
 
+/// Whether `path` is a folder with something in it that would be read.
+fn holds_files(path: &Path) -> bool {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.take(FILES_MAX).any(|entry| is_read(&entry.file_name().to_string_lossy()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_read_although_it_looks_so_is_said() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir_all(folder.path().join("team")).expect("a folder");
+        fs::create_dir_all(folder.path().join("notes")).expect("a folder");
+        fs::create_dir_all(folder.path().join("x.yaml")).expect("a folder");
+        fs::write(folder.path().join("notes/a.md"), "").expect("written");
+        let before = Folder::read(folder.path()).expect("it can be read");
+        assert_eq!(before.unread, [("x.yaml".to_owned(), "is not read: it is no file")]);
+        fs::write(folder.path().join("team/a.yaml"), "").expect("written");
+        let odd = std::ffi::OsStr::from_bytes(b"a\xff.yaml");
+        fs::write(folder.path().join(odd), "").expect("written");
+        let after = Folder::read(folder.path()).expect("it can be read");
+        let names: Vec<&str> = after.unread.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a\u{fffd}.yaml", "team", "x.yaml"]);
+        assert_ne!(before.hash(), after.hash(), "it is said when it changes");
+    }
 
     #[test]
     fn links_are_followed_and_hidden_things_are_not_read() {
