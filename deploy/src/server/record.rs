@@ -10,7 +10,7 @@
 //! - A part that is as it was is not written again.
 //! - Who has read an older pointer than there is now writes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringway_protocol::PolicyHash;
@@ -73,6 +73,8 @@ pub struct Record {
     /// Version of the pointer, if there is one.
     version: Option<u64>,
     pointer: Pointer,
+    /// A pointer whose write failed, and may be in the store nevertheless.
+    uncertain: Option<Vec<u8>>,
 }
 
 impl Record {
@@ -81,12 +83,40 @@ impl Record {
     /// # Errors
     /// [`RecordFault`].
     pub fn open(store: Arc<dyn Store>, key: &'static str) -> Result<Record, RecordFault> {
-        let Some(entry) = store.get(key)? else {
-            return Ok(Record { store, key, version: None, pointer: Pointer::default() });
-        };
-        let pointer = serde_json::from_slice(&entry.value);
-        let pointer = pointer.map_err(|error| damaged(key, &error))?;
-        Ok(Record { store, key, version: Some(entry.version), pointer })
+        let (mut version, mut pointer) = (None, Pointer::default());
+        if let Some(entry) = store.get(key)? {
+            version = Some(entry.version);
+            pointer = serde_json::from_slice(&entry.value).map_err(|error| damaged(key, &error))?;
+        }
+        let record = Record { store, key, version, pointer, uncertain: None };
+        record.sweep()?;
+        Ok(record)
+    }
+
+    /// Removes pieces that no pointer names: those of a write that failed, or was cut short.
+    fn sweep(&self) -> Result<(), RecordFault> {
+        let named: BTreeSet<String> = self
+            .pointer
+            .parts
+            .values()
+            .flat_map(|part| (0..part.pieces).map(|nth| piece(self.key, part.number, nth)))
+            .collect();
+        for (key, entry) in self.store.list(&format!("{}/", self.key))?.entries {
+            if !named.contains(&key) {
+                let _ = self.store.delete_if_version(&key, entry.version);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the version of a pointer whose write failed and which is in the store nevertheless.
+    fn settle(&mut self) -> Result<(), RecordFault> {
+        let Some(uncertain) = &self.uncertain else { return Ok(()) };
+        if let Some(entry) = self.store.get(self.key)?.filter(|entry| entry.value == *uncertain) {
+            self.version = Some(entry.version);
+        }
+        self.uncertain = None;
+        Ok(())
     }
 
     /// The names of its parts that begin with `prefix`.
@@ -195,8 +225,18 @@ impl Change<'_> {
     pub fn commit(mut self) -> Result<(), RecordFault> {
         let next = std::mem::take(&mut self.next);
         let text = serde_json::to_vec(&next).map_err(|error| damaged(self.record.key, &error))?;
+        self.record.settle()?;
         let (store, key) = (&self.record.store, self.record.key);
-        let version = store.put_if_version(key, self.record.version, &text)?;
+        let version = match store.put_if_version(key, self.record.version, &text) {
+            Ok(version) => version,
+            Err(fault @ StoreFault::Conflict { .. }) => return Err(fault.into()),
+            Err(fault) => {
+                // What the pointer names stays, in case that it is there.
+                self.written.clear();
+                self.record.uncertain = Some(text);
+                return Err(fault.into());
+            }
+        };
         self.written.clear();
         self.record.version = Some(version);
         let before = std::mem::replace(&mut self.record.pointer, next);
@@ -228,8 +268,12 @@ fn piece(key: &str, number: u64, nth: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::sync::mpsc;
+
     use super::*;
-    use crate::store::Memory;
+    use crate::store::{Event, Listing, Memory, Versioned};
 
     fn opened(store: &Arc<Memory>) -> Record {
         Record::open(Arc::clone(store) as Arc<dyn Store>, "conductor").expect("a record")
@@ -314,5 +358,60 @@ mod tests {
         store.put_if_version("conductor", version, b"{\"number\":1}").expect("room");
         let opened = Record::open(store, "conductor").expect_err("of another kind");
         assert!(opened.to_string().contains("cannot be read"), "{opened}");
+    }
+
+    /// A store that says of some writes that they failed though they did not.
+    #[derive(Debug, Default)]
+    struct Doubtful {
+        memory: Memory,
+        lies: AtomicBool,
+    }
+
+    impl Store for Doubtful {
+        fn get(&self, key: &str) -> Result<Option<Versioned>, StoreFault> {
+            self.memory.get(key)
+        }
+
+        fn list(&self, prefix: &str) -> Result<Listing, StoreFault> {
+            self.memory.list(prefix)
+        }
+
+        fn put_if_version(
+            &self,
+            key: &str,
+            old: Option<u64>,
+            to: &[u8],
+        ) -> Result<u64, StoreFault> {
+            let written = self.memory.put_if_version(key, old, to)?;
+            let failed = StoreFault::Io { doing: "write", text: "no answer".to_owned() };
+            let lies = key == "conductor" && self.lies.load(Ordering::Relaxed);
+            if lies { Err(failed) } else { Ok(written) }
+        }
+
+        fn delete_if_version(&self, key: &str, expected: u64) -> Result<u64, StoreFault> {
+            self.memory.delete_if_version(key, expected)
+        }
+
+        fn watch(&self, prefix: &str, after: u64) -> Result<mpsc::Receiver<Event>, StoreFault> {
+            self.memory.watch(prefix, after)
+        }
+    }
+
+    #[test]
+    fn a_write_that_failed_and_is_there_nevertheless_stops_nothing() {
+        let store = Arc::new(Doubtful::default());
+        let opened = || Record::open(Arc::clone(&store) as Arc<dyn Store>, "conductor");
+        let mut record = opened().expect("a record");
+        write(&mut record, &[("a", "1"), ("b", "1")]).expect("room");
+        store.lies.store(true, Ordering::Relaxed);
+        assert!(write(&mut record, &[("a", "2"), ("b", "1")]).is_err());
+        let read = opened().expect("a record");
+        assert_eq!(read.read("a").expect("a part"), Some("2".to_owned()), "it is there");
+        store.lies.store(false, Ordering::Relaxed);
+        write(&mut record, &[("a", "3"), ("b", "1")]).expect("room");
+        let read = opened().expect("a record");
+        assert_eq!(read.read("a").expect("a part"), Some("3".to_owned()));
+        assert_eq!(read.read("b").expect("a part"), Some("1".to_owned()));
+        assert_eq!(keys(&store.memory).len(), 3, "what was left over is swept at the start");
     }
 }

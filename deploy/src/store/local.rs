@@ -10,16 +10,19 @@
 //! - A file that is there is opened or refused, never replaced. All its pages are verified by their
 //!   checksums when it is opened.
 //! - Both files are readable by their owner alone; the mode is put back when a store is opened.
-//! - A write returns when it is on disk.
+//! - A write returns when it is on disk. One that fails may be on disk nevertheless; redb then takes
+//!   no more writes, so the file is opened anew before the next, once there is room.
 //!
 //! # Not here
 //! Copies: with no process having the store open, copying the file is one.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
@@ -38,14 +41,54 @@ const REVISION: &str = "revision";
 const FORMAT: &str = "format";
 const FORMAT_NOW: u64 = 1;
 
+/// Bytes that must be free before a store is opened anew: closed, it cannot even be read.
+const ROOM_BYTES: usize = 1 << 20;
+
 /// A store in one file.
 #[derive(Debug)]
 pub struct Local {
-    database: Database,
+    path: PathBuf,
+    disk: Box<dyn Disk>,
+    /// `None` if it could not be opened anew.
+    database: RwLock<Option<Database>>,
+    /// A write has failed.
+    is_broken: AtomicBool,
     /// Locked over every write, so that events are in the order of revisions.
     hub: Mutex<Hub>,
     /// Held until the store is dropped; the kernel gives it back if the process is killed.
     _lock: File,
+}
+
+/// Where the file is; tests have one that is full at times.
+trait Disk: fmt::Debug + Send + Sync {
+    /// Opens a store that is there.
+    fn open(&self, path: &Path) -> Result<Database, DatabaseError>;
+
+    /// Whether [`ROOM_BYTES`] can be written beside `path`.
+    fn has_room(&self, path: &Path) -> std::io::Result<()>;
+}
+
+/// That of the system.
+#[derive(Debug)]
+struct System;
+
+impl Disk for System {
+    fn open(&self, path: &Path) -> Result<Database, DatabaseError> {
+        builder().open(path)
+    }
+
+    fn has_room(&self, path: &Path) -> std::io::Result<()> {
+        let room = beside(path, "room");
+        let written = (|| {
+            let mut options = OpenOptions::new();
+            let mut file =
+                options.write(true).create(true).truncate(true).mode(0o600).open(&room)?;
+            file.write_all(&vec![0; ROOM_BYTES])?;
+            file.sync_all()
+        })();
+        let removed = fs::remove_file(&room);
+        written.and(removed)
+    }
 }
 
 impl Local {
@@ -54,6 +97,10 @@ impl Local {
     /// # Errors
     /// [`StoreFault::InUse`], [`StoreFault::Corrupt`], or what the system says.
     pub fn open(path: &Path) -> Result<Local, StoreFault> {
+        Local::open_on(path, Box::new(System))
+    }
+
+    fn open_on(path: &Path, disk: Box<dyn Disk>) -> Result<Local, StoreFault> {
         let lock = lock(path)?;
         match fs::metadata(path) {
             Ok(_) => {}
@@ -61,9 +108,41 @@ impl Local {
             Err(error) => return Err(io("look for the store")(error)),
         }
         fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(io("guard the store"))?;
-        let database = builder().open(path).map_err(|error| opening(path, error))?;
+        let database = disk.open(path).map_err(|error| opening(path, error))?;
         let revision = revision(&database).map_err(|error| corrupt(path, &error))?;
-        Ok(Local { database, hub: Mutex::new(Hub::new(revision)), _lock: lock })
+        Ok(Local {
+            path: path.to_owned(),
+            disk,
+            database: RwLock::new(Some(database)),
+            is_broken: AtomicBool::new(false),
+            hub: Mutex::new(Hub::new(revision)),
+            _lock: lock,
+        })
+    }
+
+    /// Does something with the database, if it is open.
+    fn with<R>(
+        &self,
+        act: impl FnOnce(&Database) -> Result<R, StoreFault>,
+    ) -> Result<R, StoreFault> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let closed = || io("use the store")(std::io::Error::other("it could not be opened anew"));
+        act(database.as_ref().ok_or_else(closed)?)
+    }
+
+    /// Opens the file anew after a write has failed. Watchers are cut off: what has happened
+    /// meanwhile is not known.
+    fn open_anew(&self, hub: &mut Hub) -> Result<(), StoreFault> {
+        self.disk.has_room(&self.path).map_err(io("wait for room on the disk"))?;
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // It has the file locked.
+        *database = None;
+        let opened = self.disk.open(&self.path).map_err(|error| opening(&self.path, error))?;
+        let revision = revision(&opened).map_err(|error| corrupt(&self.path, &error))?;
+        (*database, *hub) = (Some(opened), Hub::new(revision));
+        self.is_broken.store(false, Ordering::Relaxed);
+        tracing::info!("{}: opened anew after a failed write", self.path.display());
+        Ok(())
     }
 
     /// Changes the entry of `key` by `edit` and tells the watchers.
@@ -75,55 +154,77 @@ impl Local {
         edit: impl FnOnce(&mut Table<'_, &str, (u64, &[u8])>, u64) -> Result<(), redb::Error>,
     ) -> Result<u64, StoreFault> {
         let mut hub = self.hub.lock().unwrap_or_else(PoisonError::into_inner);
-        let write = self.database.begin_write().map_err(medium("begin a write"))?;
-        let revision = {
-            let mut entries = write.open_table(ENTRIES).map_err(medium("open the entries"))?;
-            let found = entries.get(key).map_err(medium("read an entry"))?;
-            let current = found.map(|entry| entry.value().0);
-            if current != expected {
-                return Err(StoreFault::Conflict { current });
-            }
-            let count = entries.len().map_err(medium("count the entries"))?;
-            if current.is_none() && count >= ENTRIES_MAX {
-                return Err(StoreFault::Full { what: "entries", max: ENTRIES_MAX });
-            }
-            let mut meta = write.open_table(META).map_err(medium("open the revision"))?;
-            let before = meta.get(REVISION).map_err(medium("read the revision"))?;
-            let revision = before.map_or(0, |revision| revision.value()) + 1;
-            meta.insert(REVISION, revision).map_err(medium("write the revision"))?;
-            edit(&mut entries, revision).map_err(medium("write an entry"))?;
-            revision
-        };
-        write.commit().map_err(medium("write to disk"))?;
+        if self.is_broken.load(Ordering::Relaxed) {
+            self.open_anew(&mut hub)?;
+        }
+        let written = self.with(|database| write(database, key, expected, edit));
+        if matches!(written, Err(StoreFault::Io { .. })) {
+            self.is_broken.store(true, Ordering::Relaxed);
+        }
+        let revision = written?;
         hub.publish(Event { revision, key: key.to_owned(), change });
         Ok(revision)
     }
 }
 
+/// Changes the entry of `key` by `edit`. Gives the revision of that.
+fn write(
+    database: &Database,
+    key: &str,
+    expected: Option<u64>,
+    edit: impl FnOnce(&mut Table<'_, &str, (u64, &[u8])>, u64) -> Result<(), redb::Error>,
+) -> Result<u64, StoreFault> {
+    let write = database.begin_write().map_err(medium("begin a write"))?;
+    let revision = {
+        let mut entries = write.open_table(ENTRIES).map_err(medium("open the entries"))?;
+        let found = entries.get(key).map_err(medium("read an entry"))?;
+        let current = found.map(|entry| entry.value().0);
+        if current != expected {
+            return Err(StoreFault::Conflict { current });
+        }
+        let count = entries.len().map_err(medium("count the entries"))?;
+        if current.is_none() && count >= ENTRIES_MAX {
+            return Err(StoreFault::Full { what: "entries", max: ENTRIES_MAX });
+        }
+        let mut meta = write.open_table(META).map_err(medium("open the revision"))?;
+        let before = meta.get(REVISION).map_err(medium("read the revision"))?;
+        let revision = before.map_or(0, |revision| revision.value()) + 1;
+        meta.insert(REVISION, revision).map_err(medium("write the revision"))?;
+        edit(&mut entries, revision).map_err(medium("write an entry"))?;
+        revision
+    };
+    write.commit().map_err(medium("write to disk"))?;
+    Ok(revision)
+}
+
 impl Store for Local {
     fn get(&self, key: &str) -> Result<Option<Versioned>, StoreFault> {
         check_key(key)?;
-        let read = self.database.begin_read().map_err(medium("begin to read"))?;
-        let entries = read.open_table(ENTRIES).map_err(medium("open the entries"))?;
-        let entry = entries.get(key).map_err(medium("read an entry"))?;
-        Ok(entry.map(|entry| versioned(entry.value())))
+        self.with(|database| {
+            let read = database.begin_read().map_err(medium("begin to read"))?;
+            let entries = read.open_table(ENTRIES).map_err(medium("open the entries"))?;
+            let entry = entries.get(key).map_err(medium("read an entry"))?;
+            Ok(entry.map(|entry| versioned(entry.value())))
+        })
     }
 
     fn list(&self, prefix: &str) -> Result<Listing, StoreFault> {
-        let read = self.database.begin_read().map_err(medium("begin to read"))?;
-        let meta = read.open_table(META).map_err(medium("open the revision"))?;
-        let revision = meta.get(REVISION).map_err(medium("read the revision"))?;
-        let revision = revision.map_or(0, |revision| revision.value());
-        let table = read.open_table(ENTRIES).map_err(medium("open the entries"))?;
-        let mut entries = Vec::new();
-        for entry in table.range(prefix..).map_err(medium("list entries"))? {
-            let (key, entry) = entry.map_err(medium("list entries"))?;
-            if !key.value().starts_with(prefix) {
-                break;
+        self.with(|database| {
+            let read = database.begin_read().map_err(medium("begin to read"))?;
+            let meta = read.open_table(META).map_err(medium("open the revision"))?;
+            let revision = meta.get(REVISION).map_err(medium("read the revision"))?;
+            let revision = revision.map_or(0, |revision| revision.value());
+            let table = read.open_table(ENTRIES).map_err(medium("open the entries"))?;
+            let mut entries = Vec::new();
+            for entry in table.range(prefix..).map_err(medium("list entries"))? {
+                let (key, entry) = entry.map_err(medium("list entries"))?;
+                if !key.value().starts_with(prefix) {
+                    break;
+                }
+                entries.push((key.value().to_owned(), versioned(entry.value())));
             }
-            entries.push((key.value().to_owned(), versioned(entry.value())));
-        }
-        Ok(Listing { revision, entries })
+            Ok(Listing { revision, entries })
+        })
     }
 
     fn put_if_version(

@@ -3,6 +3,11 @@
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::process::{Command, Stdio};
 
+use std::sync::Arc;
+
+use redb::StorageBackend;
+use redb::backends::FileBackend;
+
 use super::*;
 
 const WRITER: &str = "RINGWAY_TEST_STORE_WRITER";
@@ -201,4 +206,82 @@ fn writes_that_were_reported_survive_a_kill() {
         written += count;
     }
     assert!(written > 100);
+}
+
+/// A disk that is full at times.
+#[derive(Debug, Clone, Default)]
+struct Small(Arc<AtomicBool>);
+
+impl Small {
+    fn set_full(&self, is_full: bool) {
+        self.0.store(is_full, Ordering::Relaxed);
+    }
+
+    fn room(&self) -> std::io::Result<()> {
+        if self.0.load(Ordering::Relaxed) { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl Disk for Small {
+    fn open(&self, path: &Path) -> Result<Database, DatabaseError> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        builder()
+            .create_with_backend(SmallFile { file: FileBackend::new(file)?, disk: self.clone() })
+    }
+
+    fn has_room(&self, _: &Path) -> std::io::Result<()> {
+        self.room()
+    }
+}
+
+#[derive(Debug)]
+struct SmallFile {
+    file: FileBackend,
+    disk: Small,
+}
+
+impl StorageBackend for SmallFile {
+    fn len(&self) -> std::io::Result<u64> {
+        self.file.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.file.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.disk.room()?;
+        self.file.set_len(len)
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.disk.room()?;
+        self.file.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.disk.room()?;
+        self.file.write(offset, data)
+    }
+    fn close(&self) -> std::io::Result<()> {
+        self.file.close()
+    }
+}
+
+#[test]
+fn a_store_whose_disk_was_full_is_read_meanwhile_and_written_afterwards() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, disk) = (folder.path().join("state.redb"), Small::default());
+    let store = Local::open_on(&path, Box::new(disk.clone())).unwrap();
+    let version = store.put_if_version("a", None, b"one").unwrap();
+    let mut watch = store.watch("", version).unwrap();
+    disk.set_full(true);
+    for _ in 0..3 {
+        let refused = store.put_if_version("b", None, &[7; 100_000]);
+        assert!(matches!(refused, Err(StoreFault::Io { .. })), "{refused:?}");
+        assert_eq!(store.get("a").unwrap().map(|entry| entry.value), Some(b"one".to_vec()));
+    }
+    disk.set_full(false);
+    let written = store.put_if_version("b", None, b"two").unwrap();
+    assert_eq!(store.list("").unwrap().entries.len(), 2);
+    assert!(store.put_if_version("a", Some(version), b"three").unwrap() > written);
+    assert_eq!(watch.blocking_recv(), None, "it is cut off and lists again");
+    drop(store);
+    assert_eq!(open(&folder).unwrap().list("").unwrap().entries.len(), 2);
 }
