@@ -432,10 +432,7 @@ async fn resolve(pusher: Arc<Pusher>) {
 }
 
 async fn read_folder(pusher: &Arc<Pusher>, folder: Folder) {
-    let taken = pusher.core_work(move |core| core.folder(&folder, now_ms())).await;
-    if let Err(fault) = taken {
-        tracing::error!("{fault}");
-    }
+    pusher.core_work(move |core| core.take_folder(&folder, now_ms())).await;
 }
 
 /// What an operator on this machine needs, so that the command line works at once.

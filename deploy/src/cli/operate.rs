@@ -140,6 +140,7 @@ pub(super) fn status(args: &ShowArgs) -> ExitCode {
     shown(args, "/v1/status", |status| {
         let well = status["fleet"]["failures"].as_array().is_none_or(Vec::is_empty)
             && status["held"].is_null()
+            && status["disk_problem"].is_null()
             && status["rollout"]["progress"]["halted"].is_null()
             && status["quarantined"].as_array().is_none_or(Vec::is_empty);
         (status_words(status), well)
@@ -187,6 +188,9 @@ fn status_words(status: &Value) -> String {
     match status["rollout_text"].as_str() {
         Some(text) => lines.push(text.to_owned()),
         None => lines.push("nothing was released yet".to_owned()),
+    }
+    if let Some(problem) = status["disk_problem"].as_str() {
+        lines.push(format!("STATE: {problem}; it is tried again, and sidecars run on as they are"));
     }
     if !status["held"].is_null() {
         let Value::Object(held) = &status["held"] else { return lines.join("\n") };

@@ -147,6 +147,9 @@ fn core_metrics(core: &super::core::Core) -> String {
     let _ = writeln!(out, "ringway_push_held {held}");
     family(&mut out, "ringway_push_quarantined", "gauge", "Objects not in use as the folder says.");
     let _ = writeln!(out, "ringway_push_quarantined {}", core.quarantined().len());
+    let name = "ringway_push_state_unwritable";
+    family(&mut out, name, "gauge", "1 while something of the state cannot be written.");
+    let _ = writeln!(out, "{name} {}", u64::from(core.disk_problem().is_some()));
     let name = "ringway_push_stale_clusters";
     family(&mut out, name, "gauge", "Clusters whose endpoints are kept although they vanished.");
     let stale: usize = core.stale().values().map(Vec::len).sum();

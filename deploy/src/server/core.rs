@@ -108,7 +108,16 @@ pub struct Core {
     revision: u64,
     /// Until when nothing is released by itself: sidecars are on their way back.
     settling_until_ms: u64,
+    /// What of the state cannot be written; whatever depends on it waits.
+    disk_problem: Option<String>,
+    /// A tick before that does not try again.
+    disk_again_ms: u64,
+    /// A policy of the folder could not be kept.
+    is_unkept: bool,
 }
+
+/// How long it takes until what could not be written is written again.
+const DISK_AGAIN_MS: u64 = 1_000;
 
 /// The STAGE frames of a rollout, encoded: one for each class, at most as long as all its policies.
 #[derive(Default)]
@@ -116,6 +125,14 @@ struct Stages {
     /// The release and the generation that they are of.
     of: (u64, u64),
     frames: HashMap<PolicyHash, Bytes>,
+}
+
+/// Says what went wrong, unless it is the disk: that is said once, by `Core::complain_of_disk`.
+fn log(done: Result<(), AskFault>) {
+    match done {
+        Ok(()) | Err(AskFault::Record(_)) => {}
+        Err(fault) => tracing::error!("{fault}"),
+    }
 }
 
 /// What the sidecars of each identity run, as far as they have said.
@@ -174,7 +191,15 @@ impl Core {
             pending: Vec::new(),
             revision: 0,
             settling_until_ms,
+            disk_problem: None,
+            disk_again_ms: 0,
+            is_unkept: false,
         })
+    }
+
+    /// [`Core::folder`], and says what is wrong.
+    pub fn take_folder(&mut self, folder: &Folder, now_ms: u64) {
+        log(self.folder(folder, now_ms));
     }
 
     /// Takes a new reading of the folder: endpoints at once, policies as a candidate for release.
@@ -225,6 +250,7 @@ impl Core {
 
     /// Makes a candidate of the policies, and releases it unless something holds it.
     fn consider(&mut self, now_ms: u64) -> Result<(), AskFault> {
+        self.is_unkept = false;
         let Some(census) = self.census_of_folder.clone() else { return self.write() };
         let mut classes = BTreeMap::new();
         for (name, identity) in &self.identities {
@@ -234,7 +260,10 @@ impl Core {
             match self.texts.put(text) {
                 Ok(hash) => _ = classes.insert(identity.clone(), hash),
                 Err(error) => {
-                    tracing::error!("a policy cannot be kept, nothing is released: {error}");
+                    self.is_unkept = true;
+                    self.complain_of_disk(format!(
+                        "a policy cannot be kept, nothing is released: {error}"
+                    ));
                     return Ok(());
                 }
             }
@@ -346,14 +375,19 @@ impl Core {
     /// Does what is due. About five times a second.
     pub fn tick(&mut self, now_ms: u64) {
         let commands = self.conductor.tick(now_ms);
-        if let Err(fault) = self.carry_out(commands, now_ms) {
-            tracing::error!("{fault}");
+        if self.disk_problem.is_some() && now_ms < self.disk_again_ms {
+            self.pending.extend(commands);
+        } else {
+            self.disk_again_ms = now_ms.saturating_add(DISK_AGAIN_MS);
+            let carried = self.carry_out(commands, now_ms);
+            log(carried);
+            if self.is_unkept {
+                log(self.consider(now_ms));
+            }
         }
         if self.settling_until_ms > 0 && now_ms >= self.settling_until_ms {
             self.settling_until_ms = 0;
-            if let Err(fault) = self.release_by_itself(now_ms) {
-                tracing::error!("{fault}");
-            }
+            log(self.release_by_itself(now_ms));
         }
         let now = Instant::now();
         if self.sets.is_due(now) {
@@ -390,9 +424,8 @@ impl Core {
             let reason = format!("no workload of the mesh has the identity {}", key.identity());
             self.send(key, &Frame::Hold(Hold { reason }));
         }
-        if let Err(fault) = self.carry_out(commands, now_ms) {
-            tracing::error!("{fault}");
-        }
+        let carried = self.carry_out(commands, now_ms);
+        log(carried);
         Ok((connection, receiver))
     }
 
@@ -405,9 +438,8 @@ impl Core {
         // It will ask for what it still needs.
         self.pending.retain(|command| command.sidecar() != Some(key));
         let commands = self.conductor.goodbye(key, connection, now_ms);
-        if let Err(fault) = self.carry_out(commands, now_ms) {
-            tracing::error!("{fault}");
-        }
+        let carried = self.carry_out(commands, now_ms);
+        log(carried);
     }
 
     /// A sidecar reports.
@@ -425,9 +457,8 @@ impl Core {
             return Err(FleetFault::TooOften(key.clone()));
         }
         let commands = self.conductor.report(key, report, connection, now_ms)?;
-        if let Err(fault) = self.carry_out(commands, now_ms) {
-            tracing::error!("{fault}");
-        }
+        let carried = self.carry_out(commands, now_ms);
+        log(carried);
         Ok(())
     }
 
@@ -507,6 +538,12 @@ impl Core {
     #[must_use]
     pub fn stale(&self) -> BTreeMap<&str, Vec<&str>> {
         self.sets.stale()
+    }
+
+    /// What of the state cannot be written. Releases and commands wait until it can be.
+    #[must_use]
+    pub fn disk_problem(&self) -> Option<&str> {
+        self.disk_problem.as_deref()
     }
 
     /// What is wrong with the folder.

@@ -168,6 +168,7 @@ pub(super) async fn status(pusher: &Arc<Pusher>) -> Value {
                 "held": core.waiting().flatten(),
                 "quarantined": core.quarantined(),
                 "stale": core.stale(),
+                "disk_problem": core.disk_problem(),
                 "diagnostics": core.diagnostics().iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "sidecars": sidecars,
             })

@@ -101,6 +101,9 @@ impl Core {
     pub(super) fn write(&mut self) -> Result<(), AskFault> {
         let revision = (self.conductor.revision(), self.revision);
         if revision == self.written {
+            if !self.is_unkept {
+                self.disk_problem = None;
+            }
             return Ok(());
         }
         // Numbers that were given out since the last write never come again.
@@ -113,9 +116,27 @@ impl Core {
             resolved: self.sets.found(),
             rest: Rest { offered: self.offered, next_connection },
         };
-        kept.write(&mut self.record)?;
-        self.written = revision;
-        Ok(())
+        match kept.write(&mut self.record) {
+            Ok(()) => {
+                self.written = revision;
+                if !self.is_unkept && self.disk_problem.take().is_some() {
+                    tracing::info!("the state is written again");
+                }
+                Ok(())
+            }
+            Err(fault) => {
+                self.complain_of_disk(fault.to_string());
+                Err(fault.into())
+            }
+        }
+    }
+
+    /// Takes note that something cannot be written, and says so if that is new.
+    pub(super) fn complain_of_disk(&mut self, problem: String) {
+        if self.disk_problem.as_ref() != Some(&problem) {
+            tracing::error!("{problem}");
+            self.disk_problem = Some(problem);
+        }
     }
 
     /// Sends a frame, if the sidecar is connected.

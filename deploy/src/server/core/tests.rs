@@ -145,8 +145,12 @@ fn what_could_not_be_written_down_is_carried_out_once_it_can_be() {
     assert!(refused.is_err(), "it cannot be written down");
     core.tick(now + 1000);
     assert_eq!(staged(&frames(&mut receiver)), None, "nothing is said before");
+    assert_eq!(core.disk_problem(), Some("write: no space left"));
     store.is_full.store(false, Ordering::Relaxed);
+    core.tick(now + 1500);
+    assert!(core.disk_problem().is_some(), "a disk is not asked without end");
     core.tick(now + 2000);
+    assert_eq!(core.disk_problem(), None);
     assert!(staged(&frames(&mut receiver)).is_some_and(|(_, new)| new != hash));
 }
 
@@ -235,4 +239,25 @@ fn endpoints_stay_for_who_stayed_on_a_policy_that_no_release_knows_any_more() {
     assert!(core.texts.get(&hash).is_some());
     assert!(core.sets.wanted(IDENTITY).state.of("shop:http").is_some());
     assert!(core.sets.wanted(IDENTITY).state.of("cart:http").is_some());
+}
+
+#[test]
+fn a_policy_that_could_not_be_kept_is_released_once_it_can_be() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut core = opened(&Arc::default(), folder.path(), Profile::Now, 0);
+    core.folder(&mesh(folder.path(), 1000), 0).expect("the first");
+    let now = confirmed(&mut core);
+    // As a full disk: a file where the folder of the texts was.
+    let (texts, aside) = (folder.path().join("texts"), folder.path().join("aside"));
+    fs::rename(&texts, &aside).expect("renamed");
+    fs::write(&texts, "").expect("written");
+    core.folder(&mesh(folder.path(), 1001), now).expect("it is said elsewhere");
+    assert!(core.disk_problem().is_some_and(|text| text.contains("cannot be kept")));
+    core.tick(now + 1000);
+    assert_eq!(core.conductor().history().entries().len(), 1);
+    fs::remove_file(&texts).expect("removed");
+    fs::rename(&aside, &texts).expect("renamed");
+    core.tick(now + 2000);
+    assert_eq!(core.conductor().history().entries().len(), 2);
+    assert_eq!(core.disk_problem(), None);
 }
