@@ -10,8 +10,8 @@
 //! - A file that is there is opened or refused, never replaced. All its pages are verified by their
 //!   checksums when it is opened.
 //! - Both files are readable by their owner alone; the mode is put back when a store is opened.
-//! - A write returns when it is on disk. One that fails may be on disk nevertheless; redb then takes
-//!   no more writes, so the file is opened anew before the next, once there is room.
+//! - A write returns when it is on disk. One that fails may be there nevertheless; redb takes no
+//!   other after it, so the file is opened anew before the next, once there is room.
 //!
 //! # Not here
 //! Copies: with no process having the store open, copying the file is one.
