@@ -1,8 +1,8 @@
 //! Looks up the names of endpoints with the system's resolver.
 //!
 //! # Invariants
-//! - At most [`LOOKUPS_MAX`] look-ups at once, also of earlier rounds: one without an answer keeps a
-//!   thread for as long as the system's resolver waits, and cannot be ended.
+//! - At most 16 look-ups at once, also of earlier rounds: one without an answer keeps a thread for
+//!   as long as the system's resolver waits, and cannot be ended.
 //! - The order is drawn anew for each round: names without an answer take no turn from others for
 //!   ever.
 

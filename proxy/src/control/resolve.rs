@@ -1,7 +1,7 @@
 //! Looks up the names of endpoints with the system's resolver.
 //!
 //! A look-up that nobody answers keeps a thread for as long as the system's resolver waits, and
-//! cannot be ended: there are at most [`LOOKUPS_MAX`] at once, also of earlier rounds.
+//! cannot be ended: there are at most 64 at once, also of earlier rounds.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs};

@@ -223,7 +223,7 @@ impl Streams {
     }
 
     /// Takes note that a sidecar reports `now`. Gives whether it may: not more often than every
-    /// [`REPORT_EVERY`], [`REPORTS_AHEAD`] at once apart.
+    /// [`REPORT_EVERY`], 20 at once apart.
     pub fn may_report(&mut self, key: &SidecarKey, now: Instant) -> bool {
         let Some(live) = self.live.get_mut(key) else { return true };
         let until = live.reports_until.max(now) + REPORT_EVERY;
