@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The members of the workspace and the names of their packages.
-const MEMBERS: [(&str, &str); 7] = [
+const MEMBERS: [(&str, &str); 8] = [
     ("proxy", "ringway"),
     ("tls", "ringway-tls"),
     ("router", "ringway-router"),
@@ -21,6 +21,7 @@ const MEMBERS: [(&str, &str); 7] = [
     ("protocol", "ringway-protocol"),
     ("benches", "ringway-bench"),
     ("deploy", "ringway-push"),
+    ("testing", "ringway-testing"),
 ];
 /// Members that decide and measure: they move no bytes.
 const LEAVES: [&str; 4] = ["tls", "router", "stats", "protocol"];
@@ -76,7 +77,7 @@ fn member_dependencies(folder: &str) -> Vec<Dependency> {
 }
 
 #[test]
-fn the_workspace_has_seven_members() {
+fn the_workspace_has_eight_members() {
     let manifest = read(&root().join("Cargo.toml"));
     let line = manifest.lines().find_map(|line| line.strip_prefix("members = "));
     let mut members: Vec<&str> =
@@ -115,8 +116,19 @@ fn only_proxy_and_benches_name_the_transport() {
 #[test]
 fn deploy_uses_router_tls_and_protocol_only() {
     for Dependency { name, .. } in member_dependencies("deploy") {
-        let allowed = ["ringway-router", "ringway-tls", "ringway-protocol"].contains(&&*name);
+        let allowed = ["ringway-router", "ringway-tls", "ringway-protocol", "ringway-testing"];
+        let allowed = allowed.contains(&&*name);
         assert!(allowed || !name.starts_with("ringway"), "deploy depends on {name}");
+    }
+}
+
+#[test]
+fn testing_is_for_tests_and_knows_nobody() {
+    assert_eq!(member_dependencies("testing").len(), 0);
+    for (folder, _) in MEMBERS {
+        let manifest = read(&root().join(folder).join("Cargo.toml"));
+        let shipped = manifest.split("[dev-dependencies]").next().unwrap_or_default();
+        assert!(folder == "testing" || !shipped.contains("ringway-testing"), "{folder}");
     }
 }
 

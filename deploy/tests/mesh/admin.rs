@@ -1,24 +1,9 @@
 //! What people and Prometheus look at.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+use ringway_testing::metrics::complaints;
 
 use super::failures::settled;
-use super::support::{Backend, World, get, on_both_backends};
-
-/// What promtool has against `metrics`; nothing if it has nothing.
-fn complaints(metrics: &str) -> String {
-    let mut promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
-    let verdict = promtool.wait_with_output().unwrap();
-    String::from_utf8([verdict.stdout, verdict.stderr].concat()).unwrap()
-}
+use super::support::{Backend, World, get};
 
 on_both_backends! {
     fn prometheus_takes_the_metrics_of_the_pusher_and_of_a_sidecar_that_has_one(backend: Backend) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::support::{Backend, Sidecar, World, eventually, on_both_backends};
+use super::support::{Backend, Sidecar, World, eventually};
 
 /// Lives for tests: root, issuer, leaf, operator, and how far clocks may differ.
 const SHORT: [&str; 4] = ["--profile", "dev", "--lives", "20m,10m,16s,16s,1s"];

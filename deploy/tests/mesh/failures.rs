@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::old::OldSidecar;
-use super::support::{Backend, World, eventually, get, on_both_backends};
+use super::support::{Backend, World, eventually, get};
 
 on_both_backends! {
     fn a_pusher_that_is_killed_disturbs_nobody(backend: Backend) {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::failures::settled;
-use super::support::{Backend, World, eventually, on_both_backends};
+use super::support::{Backend, World, eventually};
 
 on_both_backends! {
     fn a_bad_object_stays_as_it_was_and_others_move_on(backend: Backend) {

@@ -6,7 +6,7 @@ use super::failures::settled;
 use ringway_protocol::State;
 
 use super::old::OldSidecar;
-use super::support::{Backend, Forwarder, World, eventually, on_both_backends};
+use super::support::{Backend, Forwarder, World, eventually};
 
 const QUICK: [&str; 4] = ["--probation", "4s", "--bake", "1s"];
 

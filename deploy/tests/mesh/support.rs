@@ -18,33 +18,6 @@ pub enum Backend {
     Epoll,
 }
 
-/// Declares tests that run on both backends: `fn claim(backend: Backend) { ... }` becomes
-/// `claim::io_uring` and `claim::epoll`.
-macro_rules! on_both_backends {
-    ($($(#[$meta:meta])* fn $name:ident($backend:ident: Backend) $body:block)*) => {
-        $(
-            $(#[$meta])*
-            mod $name {
-                #[allow(unused_imports)]
-                use super::*;
-
-                fn claim($backend: Backend) $body
-
-                #[test]
-                fn io_uring() {
-                    claim(Backend::IoUring);
-                }
-
-                #[test]
-                fn epoll() {
-                    claim(Backend::Epoll);
-                }
-            }
-        )*
-    };
-}
-pub(crate) use on_both_backends;
-
 /// Longest that anything is waited for: the machine may be busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -9,7 +9,7 @@ use ringway::http1::request::{self, Fields, RequestHead};
 use ringway::http1::scan::Scanner;
 use ringway::limits::HEAD_FIELDS_MAX;
 use ringway::sys::block::Block;
-use ringway_router::{HeaderEdits, Normalised, normalise_path};
+use ringway_router::HeaderEdits;
 
 use super::wire::{self, Framing, NameValue};
 
@@ -51,18 +51,7 @@ pub fn check(input: &[u8]) {
     let (line, stated) = wire::read(head);
     check_against_letters(&parsed, line, &stated);
     let mut normal = Vec::new();
-    let path = match parsed.path {
-        "*" => "*",
-        path => match normalise_path(path.as_bytes(), &mut normal) {
-            Ok(Normalised::Unchanged) => path,
-            Ok(Normalised::Rewritten) => std::str::from_utf8(&normal).expect("a path is ASCII"),
-            Err(_) => return,
-        },
-    };
-    // The last hop answers by itself.
-    if parsed.max_forwards == Some(0) {
-        return;
-    }
+    let Some(path) = wire::sent_on(&parsed, &mut normal) else { return };
     for trusted in [false, true] {
         check_composed(&parsed, path, trusted);
     }

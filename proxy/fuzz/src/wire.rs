@@ -3,12 +3,30 @@
 //! Slow and simple on purpose: what the parsers of the proxy accept is compared with this.
 
 use ringway::http1::body::Body;
+use ringway::http1::request::RequestHead;
 use ringway::http1::scan::{Scan, Scanner};
+use ringway_router::{Normalised, normalise_path};
 
 use super::cuts;
 
 /// A field as name and value.
 pub(crate) type NameValue<'a> = (&'a [u8], &'a [u8]);
+
+/// The path that a request is sent on with; `None` if it is answered by the proxy itself. `normal`
+/// is where one is kept that is written anew.
+pub(crate) fn sent_on<'a>(head: &RequestHead<'a>, normal: &'a mut Vec<u8>) -> Option<&'a str> {
+    // The last hop answers by itself.
+    if head.max_forwards == Some(0) {
+        return None;
+    }
+    match head.path {
+        "*" => Some("*"),
+        path => match normalise_path(path.as_bytes(), normal).ok()? {
+            Normalised::Unchanged => Some(path),
+            Normalised::Rewritten => Some(std::str::from_utf8(normal).expect("a path is ASCII")),
+        },
+    }
+}
 
 /// Where a body ends.
 #[derive(Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[macro_use]
-mod support;
+extern crate ringway_testing;
 
 mod admin;
 mod basics;
@@ -34,6 +34,7 @@ mod rotation;
 mod smuggling;
 mod startup;
 mod streaming_http;
+mod support;
 mod tls_peers;
 mod tunnel;
 mod websocket;
