@@ -528,7 +528,8 @@ on_both_backends! {
                 break;
             }
         }
-        assert_eq!(proxy.client("one").get("/").status, 200);
+        // The origin has more to accept than its queue holds; on a busy machine for some seconds.
+        eventually("others are served", || proxy.client("one").get("/").status == 200);
         bounded(&proxy, before);
     }
 
