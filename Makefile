@@ -49,6 +49,7 @@ test: tools build ## Run all tests, check the dependencies, count instructions
 	RINGWAY_BIN=$(abspath $(bin))/ringway RINGWAY_PUSH_BIN=$(abspath $(bin))/ringway-push \
 		cargo test --locked --workspace
 	cargo fetch --locked
+	for crate in proxy deploy; do cargo fetch --locked --manifest-path $$crate/fuzz/Cargo.toml; done
 	cargo deny --offline check bans licenses sources
 	$(bin)/ringway-bench instructions
 
