@@ -12,7 +12,7 @@
 //! # Invariants
 //! - The core and the authority may wait for the disk: they are called on threads that may block,
 //!   the core on one of its own.
-//! - Whoever connects too fast waits; nobody who is connected does.
+//! - Where too many connect at once they wait or are sent away; nobody who is connected does.
 
 mod accept;
 pub mod admin;

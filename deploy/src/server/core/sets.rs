@@ -2,7 +2,7 @@
 //! looked up.
 //!
 //! # Invariants
-//! - Endpoints that vanished all at once are kept for [`ENDPOINTS_KEPT`] and marked.
+//! - Endpoints that vanished all at once are kept for [`STALE_KEPT`] and marked.
 //! - A name that was found once keeps what it had while it is not found.
 //!
 //! # Not here
@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ringway_protocol::Member;
 use ringway_protocol::limits::MEMBERS_MAX;
@@ -19,9 +19,7 @@ use super::kept::EndpointTable;
 use super::streams::Wanted;
 use crate::compile::{EndpointSets, Policies};
 use crate::guard::{self, KnownSets};
-
-/// How long the endpoints of a service that vanished all at once are kept.
-const ENDPOINTS_KEPT: Duration = Duration::from_secs(30);
+use crate::limits::STALE_KEPT;
 
 /// The endpoints of all classes.
 #[derive(Debug, Default)]
@@ -42,7 +40,7 @@ impl Sets {
         resolved: HashMap<String, Vec<SocketAddr>>,
     ) -> Sets {
         let known = |sets: EndpointSets| {
-            guard::endpoints(&KnownSets::new(), &sets, Instant::now(), ENDPOINTS_KEPT)
+            guard::endpoints(&KnownSets::new(), &sets, Instant::now(), STALE_KEPT)
         };
         let known = kept.into_iter().map(|(identity, sets)| (identity, known(sets)));
         Sets { known: known.collect(), resolved, ..Sets::default() }
@@ -73,7 +71,7 @@ impl Sets {
         for (name, identity) in identities {
             let Some(policy) = policies.policy(name) else { continue };
             let known = self.known.remove(identity).unwrap_or_default();
-            let mut next = guard::endpoints(&known, &policy.endpoints, now, ENDPOINTS_KEPT);
+            let mut next = guard::endpoints(&known, &policy.endpoints, now, STALE_KEPT);
             for (cluster, sets) in known {
                 if !next.contains_key(&cluster) && keeps(identity, &cluster) {
                     next.insert(cluster, sets);
@@ -81,7 +79,7 @@ impl Sets {
             }
             self.known.insert(identity.clone(), next);
         }
-        let deadlines = self.known.values().filter_map(|it| guard::deadline(it, ENDPOINTS_KEPT));
+        let deadlines = self.known.values().filter_map(|it| guard::deadline(it, STALE_KEPT));
         self.kept_until = deadlines.min();
         let sets = self.known.values().flat_map(KnownSets::values);
         let addresses = sets.flat_map(|it| &it.endpoints).map(|endpoint| &endpoint.address);
