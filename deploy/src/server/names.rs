@@ -70,10 +70,28 @@ impl Lookups {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Condvar, Mutex, PoisonError};
     use std::time::Instant;
 
     use super::*;
+
+    /// Keeps threads until it is opened.
+    #[derive(Default)]
+    struct Gate(Mutex<bool>, Condvar);
+
+    impl Gate {
+        fn wait(&self) {
+            let is_open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let passed = self.1.wait_while(is_open, |is_open| !*is_open);
+            drop(passed.unwrap_or_else(PoisonError::into_inner));
+        }
+
+        fn open(&self) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            self.1.notify_all();
+        }
+    }
 
     fn names(count: usize) -> BTreeSet<String> {
         (0..count).map(|nth| format!("{nth}:80")).collect()
@@ -82,13 +100,11 @@ mod tests {
     #[tokio::test]
     async fn names_that_nobody_answers_for_keep_some_threads_and_not_all() {
         let lookups = Lookups::default();
-        let (running, answers) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (running, answers) = (Arc::new(AtomicUsize::new(0)), Arc::new(Gate::default()));
         let (count, may_answer) = (Arc::clone(&running), Arc::clone(&answers));
         let never = move |_: &str| {
             count.fetch_add(1, Ordering::Relaxed);
-            while !may_answer.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            may_answer.wait();
             Ok(Vec::new())
         };
         for _ in 0..3 {
@@ -99,7 +115,7 @@ mod tests {
         let began = Instant::now();
         tokio::task::spawn_blocking(|| ()).await.expect("there is a thread");
         assert!(began.elapsed() < Duration::from_secs(5));
-        answers.store(true, Ordering::Relaxed);
+        answers.open();
 
         let one = SocketAddr::from(([10, 0, 0, 1], 80));
         let found = move |name: &str| match name {
