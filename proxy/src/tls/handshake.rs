@@ -7,8 +7,7 @@
 //! # Invariants
 //! - A worker has at most [`HANDSHAKES_MAX`] handshakes under way with clients, and as many with
 //!   endpoints; more wait, within their deadline.
-//! - Between two steps of asymmetric cryptography, of whatever connections, the driver has had a
-//!   round: everybody else who was ready has run.
+//! - Steps, of whatever connections, take turns with everybody else (`steps`).
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -22,9 +21,9 @@ use super::layer::{Layer, fault_of};
 use super::live::Register;
 use super::peer::TlsPeer;
 use super::places::{Place, Places};
+use super::steps::Steps;
 use crate::io::race::{self, Either};
 use crate::io::socket::{Arrival, Socket};
-use crate::io::turn;
 use crate::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKES_MAX};
 use crate::outcome::{Cause, Failure};
 use crate::sys::block::Block;
@@ -34,7 +33,7 @@ use crate::worker::Worker;
 pub struct Handshakes {
     downstream: Rc<Places>,
     upstream: Rc<Places>,
-    steps: Rc<Places>,
+    steps: Steps,
     /// The connections that they lead to.
     pub live: Rc<Register>,
 }
@@ -44,7 +43,7 @@ impl Default for Handshakes {
         Self {
             downstream: Places::new(HANDSHAKES_MAX),
             upstream: Places::new(HANDSHAKES_MAX),
-            steps: Places::new(1),
+            steps: Steps::default(),
             live: Rc::default(),
         }
     }
@@ -137,18 +136,6 @@ pub async fn connect(
     Ok(socket.protected_by(layer, &worker.handshakes.live))
 }
 
-/// Gives `step` to whoever waits for it, after a round of the driver. Who was ready when the step
-/// was taken has asked for it by the time that the task runs, since tasks run in the order in which
-/// they became ready; where nobody has, no round is needed.
-fn give_back(step: Place) {
-    monoio::spawn(async move {
-        if step.is_waited_for() {
-            turn::round().await;
-        }
-        drop(step);
-    });
-}
-
 struct Handshake<'a> {
     end: End<'a>,
     socket: &'a Socket,
@@ -232,9 +219,11 @@ impl Handshake<'_> {
         let mut out = Vec::new();
         loop {
             let advance = {
-                let step = self.place(&self.end.worker.handshakes.steps).await?;
+                let steps = &self.end.worker.handshakes.steps;
+                let step = self.place(steps.gate()).await?;
+                let started_ns = now_ns();
                 let advance = session.handshake(input.data_mut(), &mut out, UnixTime::now());
-                give_back(step);
+                steps.give_back(step, now_ns() - started_ns);
                 advance
             };
             if !out.is_empty() {

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! # Invariants
-//! - Asymmetric cryptography is done one step at a time: between two steps everybody else who is
-//!   ready has had a turn.
+//! - Steps of handshakes take turns with everybody else, who does not wait for more than a few of
+//!   them.
 //! - A connection keeps the session that it was established with; only its peer's certificate can
 //!   end it.
 //!
@@ -26,3 +26,4 @@ pub mod live;
 pub mod peer;
 pub mod places;
 pub mod sessions;
+pub mod steps;
