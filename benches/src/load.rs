@@ -27,6 +27,7 @@ mod report;
 mod serial;
 mod tls;
 mod transport;
+mod trust;
 mod wanted;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
