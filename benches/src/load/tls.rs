@@ -27,7 +27,7 @@ use rustls::{
 };
 use serde::Serialize;
 
-use super::trust::{Anybody, Remembering};
+use super::trust::Sampled;
 use crate::{error::Error, limits::TLS_READ_BYTES};
 
 /// A key exchange.
@@ -72,7 +72,7 @@ impl Cipher {
 pub(crate) enum Trust {
     /// Whoever the certificates of this file have signed for the name.
     Ca(PathBuf),
-    /// Whoever answers. The signature of the handshake is checked all the same, for its cost.
+    /// Whoever answers and has signed with the key of its certificate.
     Anybody,
 }
 
@@ -114,20 +114,17 @@ impl ClientTls {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(usage)?;
-        let builder = match &terms.trust {
+        let verifier = match &terms.trust {
             Trust::Ca(file) => {
                 let mut roots = RootCertStore::empty();
                 for certificate in certificates(file)? {
                     roots.add(certificate).map_err(usage)?;
                 }
-                let verifier = Remembering::new(roots, Arc::clone(&provider))?;
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+                Sampled::by(roots, provider)?
             }
-            Trust::Anybody => {
-                let verifier = Arc::new(Anybody(provider));
-                builder.dangerous().with_custom_certificate_verifier(verifier)
-            }
+            Trust::Anybody => Sampled::anybody(provider),
         };
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &terms.identity {
             Some((certificate, key)) => {
                 let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?;

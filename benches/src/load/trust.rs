@@ -1,8 +1,13 @@
 //! Whom the load believes.
 //!
-//! The signature of a handshake is checked in every case, since that is what a client pays for.
+//! A load opens connections to the same target all the time. Verifying costs it more than the
+//! target's signing costs the target, and a target that waits for its load is measured while it
+//! falls asleep and wakes up. So of many handshakes only some are verified, and of few all.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use rustls::{
     DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -14,41 +19,69 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-use crate::error::Error;
+use crate::{error::Error, limits::VERIFIED_EVERY};
 
-/// Verifies a chain once a second, and in between takes it as it is: the load opens connections to
-/// the same target all the time, and should have less to do than the target.
+/// What was good and when.
+type Last<T> = Mutex<Option<(T, Instant)>>;
+
+/// Verifies as `verifier` does, but takes a chain that it has verified, and any signature after one
+/// that it has verified, for [`VERIFIED_EVERY`].
 #[derive(Debug)]
-pub(super) struct Remembering {
-    verifier: Arc<WebPkiServerVerifier>,
-    accepted: Mutex<Option<Accepted>>,
+pub(super) struct Sampled {
+    verifier: Arc<dyn ServerCertVerifier>,
+    /// Leaf first; for the one name that a load asks for.
+    chain: Last<Vec<CertificateDer<'static>>>,
+    signature: Last<()>,
 }
 
-/// A chain that was verified, for the one name that a load asks for.
-#[derive(Debug, PartialEq, Eq)]
-struct Accepted {
-    /// Leaf first.
-    chain: Vec<CertificateDer<'static>>,
-    second: u64,
-}
-
-impl Accepted {
-    fn is(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], second: u64) -> bool {
-        let shown = std::iter::once(leaf).chain(rest);
-        self.second == second && self.chain.iter().eq(shown)
+/// `result` of `verify`, or `good` if `last` was, matches and is not too long ago.
+fn sampled<T, R>(
+    last: &Last<T>,
+    matches: impl Fn(&T) -> bool,
+    good: R,
+    verify: impl FnOnce() -> Result<(T, R), rustls::Error>,
+) -> Result<R, rustls::Error> {
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = Instant::now();
+    if last.as_ref().is_some_and(|(it, at)| now < *at + VERIFIED_EVERY && matches(it)) {
+        return Ok(good);
     }
+    let (what, result) = verify()?;
+    *last = Some((what, now));
+    Ok(result)
 }
 
-impl Remembering {
-    pub(super) fn new(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Result<Self, Error> {
+impl Sampled {
+    /// Believes whoever `roots` have signed for the name.
+    ///
+    /// # Errors
+    /// When there are no roots.
+    pub(super) fn by(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Result<Self, Error> {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|error| Error::Usage(format!("TLS: {error}")))?;
-        Ok(Self { verifier, accepted: Mutex::default() })
+        Ok(Self::over(verifier))
+    }
+
+    /// Believes anybody whose signature belongs to the certificate.
+    pub(super) fn anybody(provider: Arc<CryptoProvider>) -> Self {
+        Self::over(Arc::new(Anybody(provider)))
+    }
+
+    fn over(verifier: Arc<dyn ServerCertVerifier>) -> Self {
+        Self { verifier, chain: Mutex::default(), signature: Mutex::default() }
+    }
+
+    fn signed(
+        &self,
+        verify: impl FnOnce() -> Result<HandshakeSignatureValid, rustls::Error>,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let good = HandshakeSignatureValid::assertion();
+        sampled(&self.signature, |()| true, good, || Ok(((), verify()?)))
     }
 }
 
-impl ServerCertVerifier for Remembering {
+impl ServerCertVerifier for Sampled {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -57,14 +90,12 @@ impl ServerCertVerifier for Remembering {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        if accepted.as_ref().is_some_and(|it| it.is(leaf, rest, now.as_secs())) {
-            return Ok(ServerCertVerified::assertion());
-        }
-        let verified = self.verifier.verify_server_cert(leaf, rest, name, ocsp, now)?;
-        let chain = std::iter::once(leaf).chain(rest).map(|it| it.clone().into_owned()).collect();
-        *accepted = Some(Accepted { chain, second: now.as_secs() });
-        Ok(verified)
+        let shown = || std::iter::once(leaf).chain(rest);
+        let same = |chain: &Vec<CertificateDer<'static>>| chain.iter().eq(shown());
+        sampled(&self.chain, same, ServerCertVerified::assertion(), || {
+            let verified = self.verifier.verify_server_cert(leaf, rest, name, ocsp, now)?;
+            Ok((shown().map(|it| it.clone().into_owned()).collect(), verified))
+        })
     }
 
     fn verify_tls12_signature(
@@ -73,7 +104,7 @@ impl ServerCertVerifier for Remembering {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls12_signature(message, certificate, signed)
+        self.signed(|| self.verifier.verify_tls12_signature(message, certificate, signed))
     }
 
     fn verify_tls13_signature(
@@ -82,7 +113,7 @@ impl ServerCertVerifier for Remembering {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls13_signature(message, certificate, signed)
+        self.signed(|| self.verifier.verify_tls13_signature(message, certificate, signed))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -92,7 +123,7 @@ impl ServerCertVerifier for Remembering {
 
 /// Takes any certificate.
 #[derive(Debug)]
-pub(super) struct Anybody(pub(super) Arc<CryptoProvider>);
+struct Anybody(Arc<CryptoProvider>);
 
 impl ServerCertVerifier for Anybody {
     fn verify_server_cert(
@@ -145,34 +176,55 @@ mod tests {
         CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
     }
 
-    fn leaf(of: &Authority, life: Duration) -> CertificateDer<'static> {
+    fn leaf(of: &Authority) -> CertificateDer<'static> {
+        let life = Duration::from_secs(60);
         der(&of.leaf("spiffe://a/b", &["a.test"], &[ServerAuth], life).unwrap().certificate)
     }
 
+    /// Lets `last` be as long ago as it takes for it not to count.
+    fn forget<T>(last: &Last<T>) {
+        last.lock().unwrap().as_mut().unwrap().1 -= VERIFIED_EVERY;
+    }
+
     #[test]
-    fn a_chain_is_remembered_for_a_second_and_no_other_is_taken_for_it() {
+    fn a_good_chain_is_taken_again_for_a_while_and_no_other_in_its_place() {
         let authority = Authority::new(None).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(der(&authority.certificate)).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = Remembering::new(roots, provider).unwrap();
+        let sampled = Sampled::by(roots, provider).unwrap();
         let name = ServerName::try_from("a.test").unwrap();
         let now = UnixTime::now();
-        let later =
-            |seconds| UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() + seconds));
+        let expired = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() + 61));
         let takes = |leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], now| {
-            verifier.verify_server_cert(leaf, rest, &name, &[], now).is_ok()
+            sampled.verify_server_cert(leaf, rest, &name, &[], now).is_ok()
         };
 
-        let good = leaf(&authority, Duration::from_secs(60));
-        let stranger = leaf(&Authority::new(None).unwrap(), Duration::from_secs(60));
+        let good = leaf(&authority);
+        let stranger = leaf(&Authority::new(None).unwrap());
         assert!(!takes(&stranger, &[], now));
-        assert!(takes(&good, &[], now));
         assert!(takes(&good, &[], now));
         assert!(!takes(&stranger, &[], now));
         assert!(!takes(&stranger, std::slice::from_ref(&good), now));
-        assert!(takes(&good, &[], later(1)));
-        assert!(!takes(&good, &[], later(62)), "it has expired");
-        assert!(!takes(&good, &[], later(62)));
+        forget(&sampled.chain);
+        assert!(!takes(&good, &[], expired), "it is verified again");
+        assert!(takes(&good, &[], now));
+    }
+
+    #[test]
+    fn a_bad_signature_is_found_by_the_next_sample() {
+        let last = Mutex::default();
+        let bad = || Err(rustls::Error::General("bad".to_owned()));
+        let sample = |verify: &dyn Fn() -> Result<((), u8), rustls::Error>| {
+            sampled(&last, |()| true, 0, verify)
+        };
+        assert!(sample(&bad).is_err());
+        assert!(sample(&bad).is_err(), "what was bad is never taken");
+        assert_eq!(sample(&|| Ok(((), 1))).unwrap(), 1);
+        last.lock().unwrap().as_mut().unwrap().1 += Duration::from_secs(60);
+        assert_eq!(sample(&bad).unwrap(), 0);
+        last.lock().unwrap().as_mut().unwrap().1 -= Duration::from_secs(60);
+        forget(&last);
+        assert!(sample(&bad).is_err());
     }
 }
