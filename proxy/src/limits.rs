@@ -108,9 +108,9 @@ pub const SPEAKS_FIRST_PATIENCE: Duration = Duration::from_millis(20);
 /// TLS handshakes that a worker has under way at once on either side; more wait within their
 /// deadline. About 20 KiB each.
 pub const HANDSHAKES_MAX: usize = 2048;
-/// Time that a worker takes for steps of handshakes before everybody else has a turn: two full
+/// Time that a worker takes for steps of handshakes before everybody else has a turn: three full
 /// handshakes with X25519 and a P-256 key.
-pub const HANDSHAKE_TURN: Duration = Duration::from_micros(100);
+pub const HANDSHAKE_TURN: Duration = Duration::from_micros(200);
 /// Silence after which the client of a permissive TCP listener is taken to wait for the server, in
 /// plaintext.
 pub const PERMISSIVE_SILENCE: Duration = Duration::from_secs(1);

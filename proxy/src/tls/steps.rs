@@ -3,7 +3,7 @@
 //! A step of a handshake cannot be interrupted, and with a key agreement and a signature in it takes
 //! as long as several requests. One step for each round of the driver would be the least that others
 //! have to bear, but each round costs, and what a step sends alone wakes its receiver alone: with
-//! [`HANDSHAKE_TURN`] of steps between two rounds a handshake takes a seventh less.
+//! [`HANDSHAKE_TURN`] of steps between two rounds a handshake takes a sixth less.
 //!
 //! # Invariants
 //! - Steps are taken one after the other, in the order in which they were asked for. Tasks that are
