@@ -61,6 +61,8 @@ pub(crate) const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 pub(crate) const HTTP2_FRAME_BYTES: u32 = 64 * 1024;
 /// What a connection of the load reads from its socket at once if it has TLS; kept with it.
 pub(crate) const TLS_READ_BYTES: usize = 32 * 1024;
+/// Tickets of TLS 1.3 that the load keeps, the newest; one is used up by each connection.
+pub(crate) const TICKETS_MAX: usize = 4096;
 /// For how long the load takes a chain of certificates that it has verified, and signatures.
 pub(crate) const VERIFIED_EVERY: Duration = Duration::from_millis(10);
 /// HTTP/2 frames gathered before they are sent.

@@ -25,6 +25,7 @@ mod record;
 mod reply;
 mod report;
 mod serial;
+mod tickets;
 mod tls;
 mod transport;
 mod trust;

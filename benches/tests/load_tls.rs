@@ -213,6 +213,18 @@ fn handshakes_are_resumed_only_if_asked_and_counted_as_the_server_counts_them() 
 }
 
 #[test]
+fn of_many_connections_at_once_all_but_the_first_are_resumed() {
+    let (nginx, folder) = nginx("", "return 200 ok;");
+    let ca = folder.path().join("ca.pem").to_str().unwrap().to_owned();
+    let more = ["--closed", "-c", "24", "--requests-per-connection", "1", "--resumption"];
+    let arguments = [&more[..], &SHORT, &NAMED, &["--ca", &ca]].concat();
+    let found = report(&load(nginx.address, &arguments));
+    let handshake = &found["tls"][0];
+    assert!(handshake["full"].as_u64().unwrap() <= 24, "{handshake}");
+    assert!(handshake["resumed"].as_u64().unwrap() > 100, "{handshake}");
+}
+
+#[test]
 fn http2_and_grpc_go_over_tls_by_alpn() {
     let (nginx, folder) = nginx("http2", "return 200 ok;");
     let more = ["--http2", "--streams", "8", "--ciphers", "aes256"];

@@ -285,7 +285,12 @@ fn closed(wanted: &Wanted, bytes: Option<u64>) -> Result<Done, Error> {
     let requests = record.corrected.len();
     let units = requests as f64 * bytes.map_or(1.0, |bytes| bytes as f64 / 1e9);
     let agreed = record.handshakes.iter().map(|(agreed, count)| {
-        let kind = if count.resumed > 0 { "resumed" } else { "full" };
+        // The first handshakes have nothing to resume.
+        let kind = match (count.full, count.resumed) {
+            (_, 0) => "full",
+            (full, resumed) if full * 9 <= resumed => "resumed",
+            _ => "partly resumed",
+        };
         let Agreed { version, cipher, group, alpn } = agreed;
         format!("{version} {cipher} {group} {alpn} {kind}")
     });

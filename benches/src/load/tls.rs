@@ -27,7 +27,7 @@ use rustls::{
 };
 use serde::Serialize;
 
-use super::trust::Sampled;
+use super::{tickets::Tickets, trust::Sampled};
 use crate::{error::Error, limits::TLS_READ_BYTES};
 
 /// A key exchange.
@@ -133,9 +133,10 @@ impl ClientTls {
             }
             None => builder.with_no_client_auth(),
         };
-        if !terms.resumes {
-            config.resumption = Resumption::disabled();
-        }
+        config.resumption = match terms.resumes {
+            true => Resumption::store(Arc::new(Tickets::default())),
+            false => Resumption::disabled(),
+        };
         config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
         let name = match &terms.name {
             Some(name) => ServerName::try_from(name.clone())
