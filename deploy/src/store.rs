@@ -36,6 +36,8 @@ mod lease;
 pub mod limits;
 mod local;
 mod memory;
+#[cfg(test)]
+pub(crate) mod troubled;
 mod watch;
 
 pub use lease::Lease;

@@ -268,12 +268,11 @@ fn piece(key: &str, number: u64, nth: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use tokio::sync::mpsc;
+    use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::store::{Event, Listing, Memory, Versioned};
+    use crate::store::Memory;
+    use crate::store::troubled::Troubled;
 
     fn opened(store: &Arc<Memory>) -> Record {
         Record::open(Arc::clone(store) as Arc<dyn Store>, "conductor").expect("a record")
@@ -360,46 +359,9 @@ mod tests {
         assert!(opened.to_string().contains("cannot be read"), "{opened}");
     }
 
-    /// A store that says of some writes that they failed though they did not.
-    #[derive(Debug, Default)]
-    struct Doubtful {
-        memory: Memory,
-        lies: AtomicBool,
-    }
-
-    impl Store for Doubtful {
-        fn get(&self, key: &str) -> Result<Option<Versioned>, StoreFault> {
-            self.memory.get(key)
-        }
-
-        fn list(&self, prefix: &str) -> Result<Listing, StoreFault> {
-            self.memory.list(prefix)
-        }
-
-        fn put_if_version(
-            &self,
-            key: &str,
-            old: Option<u64>,
-            to: &[u8],
-        ) -> Result<u64, StoreFault> {
-            let written = self.memory.put_if_version(key, old, to)?;
-            let failed = StoreFault::Io { doing: "write", text: "no answer".to_owned() };
-            let lies = key == "conductor" && self.lies.load(Ordering::Relaxed);
-            if lies { Err(failed) } else { Ok(written) }
-        }
-
-        fn delete_if_version(&self, key: &str, expected: u64) -> Result<u64, StoreFault> {
-            self.memory.delete_if_version(key, expected)
-        }
-
-        fn watch(&self, prefix: &str, after: u64) -> Result<mpsc::Receiver<Event>, StoreFault> {
-            self.memory.watch(prefix, after)
-        }
-    }
-
     #[test]
     fn a_write_that_failed_and_is_there_nevertheless_stops_nothing() {
-        let store = Arc::new(Doubtful::default());
+        let store = Arc::new(Troubled::default());
         let opened = || Record::open(Arc::clone(&store) as Arc<dyn Store>, "conductor");
         let mut record = opened().expect("a record");
         write(&mut record, &[("a", "1"), ("b", "1")]).expect("room");

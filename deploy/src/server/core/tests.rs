@@ -1,7 +1,7 @@
 //! The core alone: a disk that fills up, a restart, and what a sidecar is told at its hello.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::{fs, iter};
 
 use ringway_protocol::Decoder;
@@ -12,7 +12,7 @@ use crate::fleet::Running;
 use crate::limits::RELEASES_KEPT_MAX;
 use crate::model::Mode;
 use crate::rollout::Waits;
-use crate::store::{Event, Listing, Memory, StoreFault, Versioned};
+use crate::store::troubled::Troubled;
 use crate::version::Version;
 
 /// The certificate of a sidecar.
@@ -34,51 +34,13 @@ pub(super) fn hello() -> Hello {
     }
 }
 
-/// A store whose disk is full at times.
-#[derive(Debug, Default)]
-struct Disk {
-    memory: Memory,
-    is_full: AtomicBool,
-}
-
-impl Disk {
-    fn room(&self) -> Result<(), StoreFault> {
-        let full = StoreFault::Io { doing: "write", text: "no space left".to_owned() };
-        if self.is_full.load(Ordering::Relaxed) { Err(full) } else { Ok(()) }
-    }
-}
-
-impl Store for Disk {
-    fn get(&self, key: &str) -> Result<Option<Versioned>, StoreFault> {
-        self.memory.get(key)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Listing, StoreFault> {
-        self.memory.list(prefix)
-    }
-
-    fn put_if_version(&self, key: &str, old: Option<u64>, value: &[u8]) -> Result<u64, StoreFault> {
-        self.room()?;
-        self.memory.put_if_version(key, old, value)
-    }
-
-    fn delete_if_version(&self, key: &str, expected: u64) -> Result<u64, StoreFault> {
-        self.room()?;
-        self.memory.delete_if_version(key, expected)
-    }
-
-    fn watch(&self, prefix: &str, after: u64) -> Result<mpsc::Receiver<Event>, StoreFault> {
-        self.memory.watch(prefix, after)
-    }
-}
-
 const IDENTITY: &str = "spiffe://cluster.local/ns/default/sa/web";
 
 fn key() -> SidecarKey {
     SidecarKey::new(IDENTITY, "n").expect("a key")
 }
 
-fn opened(store: &Arc<Disk>, folder: &Path, profile: Profile, now_ms: u64) -> Core {
+fn opened(store: &Arc<Troubled>, folder: &Path, profile: Profile, now_ms: u64) -> Core {
     let texts = Texts::open(&folder.join("texts")).expect("a folder");
     let (waits, mode) = (Waits::default(), Mode::Strict);
     let settings = Settings { profile, waits, manual: false, mode };
@@ -127,7 +89,7 @@ fn confirmed(core: &mut Core) -> u64 {
 #[test]
 fn what_could_not_be_written_down_is_carried_out_once_it_can_be() {
     let folder = tempfile::tempdir().expect("a folder");
-    let store = Arc::new(Disk::default());
+    let store = Arc::new(Troubled::default());
     let mut core = opened(&store, folder.path(), Profile::Now, 0);
     core.folder(&mesh(folder.path(), 1000), 0).expect("the first");
     let now = confirmed(&mut core);
@@ -157,7 +119,7 @@ fn what_could_not_be_written_down_is_carried_out_once_it_can_be() {
 #[test]
 fn after_a_restart_a_changed_folder_waits_for_the_sidecars() {
     let folder = tempfile::tempdir().expect("a folder");
-    let store = Arc::new(Disk::default());
+    let store = Arc::new(Troubled::default());
     let mut core = opened(&store, folder.path(), Profile::Standard, 0);
     core.folder(&mesh(folder.path(), 1000), 0).expect("the first");
     let now = confirmed(&mut core);
