@@ -111,6 +111,10 @@ pub const HANDSHAKES_MAX: usize = 2048;
 /// Time that a worker takes for steps of handshakes before everybody else has a turn: three full
 /// handshakes with X25519 and a P-256 key.
 pub const HANDSHAKE_TURN: Duration = Duration::from_micros(200);
+/// How long a peer that owes a message of a handshake keeps its place from those who wait for one.
+/// It is longer than a round trip around the earth, and what it takes to keep others waiting is
+/// [`HANDSHAKES_MAX`] new connections in that time.
+pub const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
 /// Silence after which the client of a permissive TCP listener is taken to wait for the server, in
 /// plaintext.
 pub const PERMISSIVE_SILENCE: Duration = Duration::from_secs(1);

@@ -98,6 +98,8 @@ pub struct TlsSeries {
     pub faults: Vec<Counter>,
     /// Connections cut because their peer is trusted no more.
     pub cut: Counter,
+    /// Handshakes given up for others, since their peer was silent.
+    pub given_up: Counter,
 }
 
 impl Default for TlsSeries {
@@ -108,6 +110,7 @@ impl Default for TlsSeries {
             handshake: Histogram::default(),
             faults: Fault::LABELS.iter().map(|_| Counter::new()).collect(),
             cut: Counter::new(),
+            given_up: Counter::new(),
         }
     }
 }

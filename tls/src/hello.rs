@@ -97,15 +97,14 @@ pub fn parse<'a>(input: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<Hello<'a>,
     read_body(&mut Reader(body), message.length)
 }
 
-/// Whether a connection begins as TLS: a handshake record of version 3.0 to 3.4 with a ClientHello;
-/// `None` if that takes more bytes, at most 6.
+/// Whether a connection begins as TLS: a handshake record with a ClientHello, of whatever version
+/// 3.x (RFC 5246 appendix E.1); `None` if that takes more bytes, at most 6.
 #[must_use]
 pub fn looks_like_tls(first_bytes: &[u8]) -> Option<bool> {
     for (index, &byte) in first_bytes.iter().take(6).enumerate() {
         let is_expected = match index {
             0 => byte == HANDSHAKE_RECORD,
             1 => byte == 3,
-            2 => byte <= 4,
             5 => byte == CLIENT_HELLO,
             _ => true,
         };
@@ -179,8 +178,8 @@ type Split<'a> = (&'a [u8], &'a [u8]);
 
 /// Splits off the first record; `None` if it is not whole.
 fn split_record(input: &[u8]) -> Result<Option<Split<'_>>, HelloFault> {
-    let [kind, major, minor, _, _, rest @ ..] = input else { return Ok(None) };
-    if (*kind, *major) != (HANDSHAKE_RECORD, 3) || *minor > 4 {
+    let [kind, major, _, _, _, rest @ ..] = input else { return Ok(None) };
+    if (*kind, *major) != (HANDSHAKE_RECORD, 3) {
         return Err(HelloFault::NotTls);
     }
     let length = peek_length(input) - RECORD_HEADER_BYTES;

@@ -106,7 +106,7 @@ pub struct Opened {
 /// Application protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Alpn {
-    /// `http/1.1`.
+    /// `http/1.1`, or `http/1.0` for a client that knows no other.
     Http1,
     /// `h2`.
     H2,
@@ -441,7 +441,7 @@ impl Session {
         let common = self.connection.common();
         let alpn = match common.alpn_protocol() {
             Some(b"h2") => Some(Alpn::H2),
-            Some(b"http/1.1") => Some(Alpn::Http1),
+            Some(b"http/1.1" | b"http/1.0") => Some(Alpn::Http1),
             Some(_) | None => None,
         };
         Negotiated {

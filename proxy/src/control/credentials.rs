@@ -43,9 +43,9 @@ fn spoken(protocol: ClusterProtocol) -> &'static [u8] {
 /// What is negotiated with clients (RFC 7301): nothing where bytes are opaque.
 fn offered(protocol: Protocol) -> &'static [&'static [u8]] {
     match protocol {
-        Protocol::Http1 => &[b"http/1.1"],
+        Protocol::Http1 => &[b"http/1.1", b"http/1.0"],
         Protocol::Http2 => &[b"h2"],
-        Protocol::Auto => &[b"h2", b"http/1.1"],
+        Protocol::Auto => &[b"h2", b"http/1.1", b"http/1.0"],
         Protocol::Tcp | Protocol::TlsPassthrough => &[],
     }
 }

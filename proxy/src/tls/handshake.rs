@@ -6,7 +6,8 @@
 //!
 //! # Invariants
 //! - A worker has at most [`HANDSHAKES_MAX`] handshakes under way with clients, and as many with
-//!   endpoints; more wait, within their deadline.
+//!   endpoints; more wait, within their deadline, and get the places of those whose peers have
+//!   said nothing for [`HANDSHAKE_PATIENCE`].
 //! - Steps, of whatever connections, take turns with everybody else (`steps`).
 
 use std::net::SocketAddr;
@@ -22,9 +23,10 @@ use super::live::Register;
 use super::peer::TlsPeer;
 use super::places::{Place, Places};
 use super::steps::Steps;
+use crate::io::deadlines::after;
 use crate::io::race::{self, Either};
 use crate::io::socket::{Arrival, Socket};
-use crate::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKES_MAX};
+use crate::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_PATIENCE, HANDSHAKES_MAX};
 use crate::outcome::{Cause, Failure};
 use crate::sys::block::Block;
 use crate::worker::Worker;
@@ -151,10 +153,10 @@ impl Handshake<'_> {
             Side::Downstream => &self.end.worker.handshakes.downstream,
             Side::Upstream => &self.end.worker.handshakes.upstream,
         };
-        let _place = self.place(places).await?;
+        let place = self.place(places).await?;
         let started_ns = now_ns();
         let made = match begin() {
-            Ok(session) => self.drive(session, first).await,
+            Ok(session) => self.drive(&place, session, first).await,
             Err(fault) => Err(self.end.side.failure(&fault)).inspect_err(|_| self.count(&fault)),
         };
         let (session, rest) = made?;
@@ -190,13 +192,13 @@ impl Handshake<'_> {
         credentials.bundle.as_ref().map_or(Ok(()), |bundle| bundle.still_trusts(&peer.chain))
     }
 
-    /// Receives until the first message of the client is whole: one that never comes takes nobody's
-    /// place.
+    /// Receives until the first message of the client is whole, or is clear to be too long: one that
+    /// never comes takes nobody's place.
     async fn whole_hello(&self, first: Block) -> Result<Block, Failure> {
         let mut input = first;
         let mut scratch = Vec::new();
         while let Ok(Hello::Partial) = hello::parse(input.data(), &mut scratch) {
-            input = self.receive(input).await?;
+            input = self.receive(input, None).await?;
         }
         Ok(input)
     }
@@ -213,7 +215,12 @@ impl Handshake<'_> {
         }
     }
 
-    async fn drive(&self, session: Session, first: Block) -> Result<(Session, Block), Failure> {
+    async fn drive(
+        &self,
+        place: &Place,
+        session: Session,
+        first: Block,
+    ) -> Result<(Session, Block), Failure> {
         let mut session = session;
         let mut input = first;
         let mut out = Vec::new();
@@ -238,7 +245,7 @@ impl Handshake<'_> {
             input.consume(advance.consumed);
             match advance.step {
                 Step::Established => return Ok((session, input)),
-                Step::NeedInput => input = self.receive(input).await?,
+                Step::NeedInput => input = self.receive(input, Some(place)).await?,
             }
         }
     }
@@ -258,7 +265,8 @@ impl Handshake<'_> {
         Ok(())
     }
 
-    async fn receive(&self, input: Block) -> Result<Block, Failure> {
+    /// Receives more; for `place`, if that is kept meanwhile.
+    async fn receive(&self, input: Block, place: Option<&Place>) -> Result<Block, Failure> {
         let mut input = input;
         input.compact();
         if input.spare() == 0 {
@@ -270,12 +278,29 @@ impl Handshake<'_> {
             debug_assert!(fits, "a large block has room for a small one");
             input = larger;
         }
-        match self.socket.recv_until(input, self.end.due_ns).await {
+        match self.arrival(input, place).await? {
             Arrival::Data(input) => Ok(input),
             Arrival::End(_) => Err(self.failed(&Fault::Truncated)),
             Arrival::Silence(_) => Err(self.end.side.late()),
             Arrival::Broken(error) => Err(self.broken(&error)),
         }
+    }
+
+    async fn arrival(&self, input: Block, place: Option<&Place>) -> Result<Arrival, Failure> {
+        let due_ns = self.end.due_ns;
+        let patient_ns = after(now_ns(), HANDSHAKE_PATIENCE);
+        let Some(place) = place.filter(|_| patient_ns < due_ns) else {
+            return Ok(self.socket.recv_until(input, due_ns).await);
+        };
+        let input = match self.socket.recv_until(input, patient_ns).await {
+            Arrival::Silence(input) => input,
+            arrival => return Ok(arrival),
+        };
+        // Given up, the operation may be dropped: so is the connection.
+        place.while_idle(self.socket.recv_until(input, due_ns)).await.ok_or_else(|| {
+            self.end.worker.shard.tls(self.end.side).given_up.increment();
+            self.end.side.late()
+        })
     }
 
     fn broken(&self, error: &std::io::Error) -> Failure {

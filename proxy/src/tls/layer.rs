@@ -234,7 +234,10 @@ impl Layer {
             let fits = plain.push(bytes);
             debug_assert!(fits, "plaintext is shorter than what protected it");
         });
-        let opened = opened.inspect_err(|fault| self.shard.tls(self.peer.side).failed(fault))?;
+        let opened = opened.inspect_err(|fault| {
+            tracing::debug!(%fault, side = ?self.peer.side, "a TLS connection failed");
+            self.shard.tls(self.peer.side).failed(fault);
+        })?;
         wire.consume(opened.consumed);
         if opened.closed {
             self.peer_farewell.set(Farewell::Said);

@@ -57,9 +57,14 @@ on_both_backends! {
         let roots = edge.folder.path().join("roots.pem");
         std::fs::write(&roots, &edge.authority.pem).unwrap();
         let address = proxy.address("web");
-        for (name, good) in [("a.example", true), ("x.b.example", true), ("c.example", false)] {
+        for (name, version, good) in [
+            ("a.example", "--http1.1", true),
+            ("a.example", "--http1.0", true),
+            ("x.b.example", "--http1.1", true),
+            ("c.example", "--http1.1", false),
+        ] {
             let out = Command::new("curl")
-                .args(["-sS", "--max-time", "5", "--cacert"])
+                .args(["-sS", "--max-time", "5", version, "--cacert"])
                 .arg(&roots)
                 .arg("--connect-to")
                 .arg(format!("{name}:443:{address}"))
@@ -403,6 +408,40 @@ on_both_backends! {
             // Somebody else had the processor; once more.
             assert!(round < 5, "the request waited for this much of the flood: {shares:?}");
         }
+    }
+
+    fn silent_handshakes_make_room_for_those_who_go_on(backend: Backend) {
+        // All places, and some who wait for one.
+        const SILENT: usize = ringway::limits::HANDSHAKES_MAX + 100;
+        let edge = Edge::new();
+        let origin = Origin::echo();
+        let proxy = Proxy::start(backend, &edge.config(&origin, &[edge.pair("a.example")], ""));
+        let config = Arc::new(tls::config(&edge.authority.pem, None));
+        let name = rustls::pki_types::ServerName::try_from("a.example").unwrap();
+        let mut whole = Vec::new();
+        let client = rustls::ClientConnection::new(Arc::clone(&config), name);
+        client.unwrap().write_tls(&mut whole).unwrap();
+        // A message that is longer than any that is waited for.
+        let endless = [22, 3, 1, 0, 4, 1, 0, 255, 255];
+        let address = proxy.address("web");
+        let silent: Vec<TcpStream> = (0..SILENT)
+            .map(|index| {
+                let mut tcp = TcpStream::connect(address).unwrap();
+                tcp.write_all(if index % 2 == 0 { &whole } else { &endless }).unwrap();
+                tcp
+            })
+            .collect();
+        proxy.counts("ringway_downstream_accepted_total", SILENT as f64);
+        for _ in 0..3 {
+            let began = Instant::now();
+            let mut client = TlsClient::with(address, "a.example", &config).unwrap();
+            assert_eq!(client.get("/").unwrap().0, 200);
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(6), "it waited for {took:?}");
+        }
+        let given_up = proxy.metric("ringway_tls_handshakes_given_up_total{side=\"downstream\"}");
+        assert!((101.0..=110.0).contains(&given_up), "{given_up} made room for 101");
+        drop(silent);
     }
 
     fn a_connection_past_its_age_ends_with_its_next_answer(backend: Backend) {

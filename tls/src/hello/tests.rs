@@ -206,7 +206,11 @@ fn what_is_no_client_hello_is_refused_by_its_first_bytes() {
         assert_eq!(looks_like_tls(&hello[..length]), None);
     }
     assert_eq!(looks_like_tls(&hello), Some(true));
-    for (index, byte) in [(0, 23), (0, b'G'), (1, 2), (2, 5), (5, 2)] {
+    let mut newer = hello.clone();
+    newer[2] = 0xff;
+    assert_eq!(looks_like_tls(&newer), Some(true), "the minor version is ignored");
+    assert!(look(&newer).is_ok());
+    for (index, byte) in [(0, 23), (0, b'G'), (1, 2), (5, 2)] {
         let mut other = hello.clone();
         other[index] = byte;
         assert_eq!(looks_like_tls(&other[..=index]), Some(false), "byte {index}");

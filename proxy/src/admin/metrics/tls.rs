@@ -54,6 +54,14 @@ pub(super) fn connections(shared: &Shared, out: &mut Exposition) {
     for (side, word) in SIDES {
         out.sample(&[("side", word)], sum(shared, side, |series| &series.cut));
     }
+    out.family(
+        "ringway_tls_handshakes_given_up_total",
+        Kind::Counter,
+        "Handshakes whose peer was silent while others waited for a place.",
+    );
+    for (side, word) in SIDES {
+        out.sample(&[("side", word)], sum(shared, side, |series| &series.given_up));
+    }
 }
 
 /// Who speaks plaintext to listeners that speak TLS too.
