@@ -272,8 +272,8 @@ impl Session {
     /// to `plain`, together fewer bytes than `input`. An input of [`RECORD_BYTES_MAX`] bytes or
     /// more is never left as it is: something is consumed, or it is an error.
     ///
-    /// Messages of the protocol are handled inside; what they make us send goes out in front of the
-    /// next [`Session::seal`]. After close_notify all input counts as consumed.
+    /// Messages of the protocol are handled inside; what they make us send is [`Session::owed`], and
+    /// goes out in front of the next [`Session::seal`] at the latest. After close_notify all input counts as consumed.
     ///
     /// # Errors
     /// Why the connection cannot go on; [`Session::take_alert`] has what is to be sent.
@@ -420,6 +420,18 @@ impl Session {
     /// Writes the alert that a fault left behind; how many bytes.
     pub fn take_alert(&mut self, out: &mut [u8]) -> usize {
         self.flush(out)
+    }
+
+    /// What goes out in front of the next record, for a caller that has none to send: a peer may wait
+    /// for it. [`Session::paid`] says how much of it has gone.
+    #[must_use]
+    pub fn owed(&self) -> &[u8] {
+        &self.queued
+    }
+
+    /// Forgets the first `count` bytes of [`Session::owed`], which were sent.
+    pub fn paid(&mut self, count: usize) {
+        self.queued.drain(..count.min(self.queued.len()));
     }
 
     /// Moves what is queued to `out`, as far as it fits.

@@ -227,22 +227,22 @@ impl Socket {
             return Received::Over(arrival);
         };
         let received = layer.received(arrival);
-        if matches!(received, Received::Over(Arrival::Broken(_))) {
-            layer.last_words(|words| self.send_now(words));
+        match received {
+            Received::Over(Arrival::Broken(_)) => layer.last_words(|it| _ = self.send_now(it)),
+            Received::More(_) => layer.pay(|owed| self.send_now(owed)),
+            Received::Over(_) => {}
         }
         received
     }
 
-    /// Sends what of `bytes` fits in the buffer of the kernel, past any protection.
-    pub fn send_now(&self, bytes: &[u8]) {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let _ = rustix::net::send(self.fd(), bytes, flags);
+    /// Sends what of `bytes` fits in the buffer of the kernel, past any protection; how much.
+    pub fn send_now(&self, bytes: &[u8]) -> usize {
+        self.send_flagged(bytes, SendFlags::empty())
     }
 
-    /// [`Self::send_now`] just before an end, in one packet with the FIN. Says how many bytes were
-    /// taken.
-    fn send_last(&self, bytes: &[u8]) -> usize {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE;
+    /// The same; with `MORE` just before an end, in one packet with the FIN.
+    fn send_flagged(&self, bytes: &[u8], flags: SendFlags) -> usize {
+        let flags = flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         rustix::net::send(self.fd(), bytes, flags).unwrap_or(0)
     }
 
@@ -509,7 +509,7 @@ impl Socket {
             && let Some(wire) = layer.goodbye_block()
         {
             let mut wire = wire;
-            wire.consume(self.send_last(wire.data()));
+            wire.consume(self.send_flagged(wire.data(), SendFlags::MORE));
             if !wire.is_empty() {
                 self.sending.set(after(now_ns(), GOODBYE_TIME), Expiry::Shutdown);
             }
@@ -569,7 +569,7 @@ impl Drop for Socket {
         // An end without a word could be anybody's (RFC 8446 section 6.1).
         if let Protection::UserSpace(layer) = &self.protection {
             layer.last_words(|words| {
-                self.send_last(words);
+                self.send_flagged(words, SendFlags::MORE);
             });
         }
     }

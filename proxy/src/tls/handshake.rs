@@ -167,7 +167,7 @@ impl Handshake<'_> {
         match layer.take_rest(rest) {
             Ok(()) => Ok(layer),
             Err(fault) => {
-                layer.last_words(|words| self.socket.send_now(words));
+                layer.last_words(|words| _ = self.socket.send_now(words));
                 Err(self.end.side.failure(&fault))
             }
         }

@@ -330,6 +330,20 @@ impl Layer {
         }
     }
 
+    /// Hands what is owed to the peer, who may wait for it, to `send`, which says how much it took.
+    /// While a record is on its way it is left to the next one.
+    pub fn pay(&self, send: impl FnOnce(&[u8]) -> usize) {
+        let under_way = self.unsent.take();
+        if under_way.is_none() && self.own_farewell.get() == Farewell::Open {
+            let mut session = self.session.borrow_mut();
+            if !session.owed().is_empty() {
+                let count = send(session.owed());
+                session.paid(count);
+            }
+        }
+        self.unsent.set(under_way);
+    }
+
     /// Nothing more will be said: the connection is broken.
     pub fn forget_goodbye(&self) {
         self.own_farewell.set(Farewell::Said);
