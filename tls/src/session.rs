@@ -272,8 +272,9 @@ impl Session {
     /// to `plain`, together fewer bytes than `input`. An input of [`RECORD_BYTES_MAX`] bytes or
     /// more is never left as it is: something is consumed, or it is an error.
     ///
-    /// Messages of the protocol are handled inside; what they make us send is [`Session::owed`], and
-    /// goes out in front of the next [`Session::seal`] at the latest. After close_notify all input counts as consumed.
+    /// Messages of the protocol are handled inside; what they make us send is [`Session::owed`],
+    /// and goes out in front of the next [`Session::seal`] at the latest. After close_notify all
+    /// input counts as consumed.
     ///
     /// # Errors
     /// Why the connection cannot go on; [`Session::take_alert`] has what is to be sent.
@@ -422,8 +423,8 @@ impl Session {
         self.flush(out)
     }
 
-    /// What goes out in front of the next record, for a caller that has none to send: a peer may wait
-    /// for it. [`Session::paid`] says how much of it has gone.
+    /// What goes out in front of the next record, for a caller that has none to send: a peer may
+    /// wait for it. [`Session::paid`] says how much of it has gone.
     #[must_use]
     pub fn owed(&self) -> &[u8] {
         &self.queued

@@ -1,8 +1,8 @@
 //! What a target gives the load for resuming sessions.
 //!
-//! rustls's own store keeps eight tickets of TLS 1.3 for a server and gives each out once: with more
-//! connections than that at once, the rest would be full handshakes, more or fewer of them by how
-//! the target happens to group its answers.
+//! rustls's own store keeps eight tickets of TLS 1.3 for a server and gives each out once: with
+//! more connections than that at once, the rest would be full handshakes, more or fewer of them by
+//! how the target happens to group its answers.
 
 use std::{
     collections::VecDeque,

@@ -192,7 +192,7 @@ impl Handshake<'_> {
         credentials.bundle.as_ref().map_or(Ok(()), |bundle| bundle.still_trusts(&peer.chain))
     }
 
-    /// Receives until the first message of the client is whole, or is clear to be too long: one that
+    /// Receives until the first message of the client is whole, or clear to be too long: one that
     /// never comes takes nobody's place.
     async fn whole_hello(&self, first: Block) -> Result<Block, Failure> {
         let mut input = first;

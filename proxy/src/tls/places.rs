@@ -3,8 +3,8 @@
 //! # Invariants
 //! - At most `most` guards are alive.
 //! - A place that becomes free goes to whoever has waited longest and still waits.
-//! - Who keeps a place idle gives it up as soon as somebody waits for one; who has been idle longest
-//!   goes first.
+//! - Who keeps a place idle gives it up as soon as somebody waits for one; who has been idle
+//!   longest goes first.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -126,8 +126,8 @@ impl Place {
         !self.0.waiting.borrow().is_empty()
     }
 
-    /// Runs `other`, for whose sake the place is kept, until somebody waits for a place: `None`, and
-    /// the place is to be dropped.
+    /// Runs `other`, for whose sake the place is kept, until somebody waits for a place: `None`,
+    /// and the place is to be dropped.
     pub async fn while_idle<T>(&self, other: impl Future<Output = T>) -> Option<T> {
         if self.is_waited_for() {
             return None;

@@ -1,9 +1,9 @@
 //! Rations a worker's time for handshakes.
 //!
-//! A step of a handshake cannot be interrupted, and with a key agreement and a signature in it takes
-//! as long as several requests. One step for each round of the driver would be the least that others
-//! have to bear, but each round costs, and what a step sends alone wakes its receiver alone: with
-//! [`HANDSHAKE_TURN`] of steps between two rounds a handshake takes a sixth less.
+//! A step of a handshake cannot be interrupted, and with a key agreement and a signature in it
+//! takes as long as several requests. One step for each round of the driver would be the least that
+//! others have to bear, but each round costs, and what a step sends alone wakes its receiver alone:
+//! with [`HANDSHAKE_TURN`] of steps between two rounds a handshake takes a sixth less.
 //!
 //! # Invariants
 //! - Steps are taken one after the other, in the order in which they were asked for. Tasks that are
@@ -38,8 +38,8 @@ impl Steps {
         &self.gate
     }
 
-    /// Gives `step`, which took `took_ns`, to whoever waits for it: at once, or after a round of the
-    /// driver. Who was ready when the step was taken has asked for it by the time that the task
+    /// Gives `step`, which took `took_ns`, to whoever waits for it: at once, or after a round of
+    /// the driver. Who was ready when the step was taken has asked for it by the time that the task
     /// runs, since tasks run in the order in which they became ready; where nobody has, no round is
     /// needed.
     pub fn give_back(&self, step: Place, took_ns: u64) {
