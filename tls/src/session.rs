@@ -433,6 +433,9 @@ impl Session {
     /// Forgets the first `count` bytes of [`Session::owed`], which were sent.
     pub fn paid(&mut self, count: usize) {
         self.queued.drain(..count.min(self.queued.len()));
+        if self.queued.is_empty() {
+            self.queued = Vec::new();
+        }
     }
 
     /// Moves what is queued to `out`, as far as it fits.
@@ -440,11 +443,8 @@ impl Session {
         let count = self.queued.len().min(out.len());
         if count > 0 {
             out[..count].copy_from_slice(&self.queued[..count]);
-            self.queued.drain(..count);
         }
-        if self.queued.is_empty() {
-            self.queued = Vec::new();
-        }
+        self.paid(count);
         count
     }
 

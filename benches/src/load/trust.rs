@@ -15,7 +15,9 @@ use rustls::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::CryptoProvider,
+    crypto::{
+        CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+    },
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
@@ -24,11 +26,12 @@ use crate::{error::Error, limits::VERIFIED_EVERY};
 /// What was good and when.
 type Last<T> = Mutex<Option<(T, Instant)>>;
 
-/// Verifies as `verifier` does, but takes a chain that it has verified, and any signature after one
-/// that it has verified, for [`VERIFIED_EVERY`].
+/// Takes a chain that was verified, and any signature after one that was, for [`VERIFIED_EVERY`].
 #[derive(Debug)]
 pub(super) struct Sampled {
-    verifier: Arc<dyn ServerCertVerifier>,
+    provider: Arc<CryptoProvider>,
+    /// Verifies chains; without it any is taken.
+    chains: Option<Arc<WebPkiServerVerifier>>,
     /// Leaf first; for the one name that a load asks for.
     chain: Last<Vec<CertificateDer<'static>>>,
     signature: Last<()>,
@@ -57,27 +60,27 @@ impl Sampled {
     /// # Errors
     /// When there are no roots.
     pub(super) fn by(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Result<Self, Error> {
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        let known = Arc::clone(&provider);
+        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), known)
             .build()
             .map_err(|error| Error::Usage(format!("TLS: {error}")))?;
-        Ok(Self::over(verifier))
+        Ok(Self { chains: Some(chains), ..Self::anybody(provider) })
     }
 
     /// Believes anybody whose signature belongs to the certificate.
     pub(super) fn anybody(provider: Arc<CryptoProvider>) -> Self {
-        Self::over(Arc::new(Anybody(provider)))
-    }
-
-    fn over(verifier: Arc<dyn ServerCertVerifier>) -> Self {
-        Self { verifier, chain: Mutex::default(), signature: Mutex::default() }
+        Self { provider, chains: None, chain: Mutex::default(), signature: Mutex::default() }
     }
 
     fn signed(
         &self,
-        verify: impl FnOnce() -> Result<HandshakeSignatureValid, rustls::Error>,
+        verify: impl FnOnce(
+            &WebPkiSupportedAlgorithms,
+        ) -> Result<HandshakeSignatureValid, rustls::Error>,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let good = HandshakeSignatureValid::assertion();
-        sampled(&self.signature, |()| true, good, || Ok(((), verify()?)))
+        let algorithms = &self.provider.signature_verification_algorithms;
+        sampled(&self.signature, |()| true, good, || Ok(((), verify(algorithms)?)))
     }
 }
 
@@ -90,10 +93,12 @@ impl ServerCertVerifier for Sampled {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let good = ServerCertVerified::assertion();
+        let Some(chains) = &self.chains else { return Ok(good) };
         let shown = || std::iter::once(leaf).chain(rest);
         let same = |chain: &Vec<CertificateDer<'static>>| chain.iter().eq(shown());
-        sampled(&self.chain, same, ServerCertVerified::assertion(), || {
-            let verified = self.verifier.verify_server_cert(leaf, rest, name, ocsp, now)?;
+        sampled(&self.chain, same, good, || {
+            let verified = chains.verify_server_cert(leaf, rest, name, ocsp, now)?;
             Ok((shown().map(|it| it.clone().into_owned()).collect(), verified))
         })
     }
@@ -104,7 +109,7 @@ impl ServerCertVerifier for Sampled {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signed(|| self.verifier.verify_tls12_signature(message, certificate, signed))
+        self.signed(|known| verify_tls12_signature(message, certificate, signed, known))
     }
 
     fn verify_tls13_signature(
@@ -113,52 +118,11 @@ impl ServerCertVerifier for Sampled {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signed(|| self.verifier.verify_tls13_signature(message, certificate, signed))
+        self.signed(|known| verify_tls13_signature(message, certificate, signed, known))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
-    }
-}
-
-/// Takes any certificate.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -312,11 +312,7 @@ impl Layer {
     /// Hands what is to be said before the connection is closed to `send`: an alert, or that this
     /// is the end. Nothing after [`Self::forget_goodbye`], or when it was said before.
     pub fn last_words(&self, send: impl FnOnce(&[u8])) {
-        // While a record is on its way, anything else would fall into its middle.
-        let under_way = self.unsent.take();
-        let cut = under_way.is_some();
-        self.unsent.set(under_way);
-        if cut || self.own_farewell.replace(Farewell::Said) == Farewell::Said {
+        if self.is_sending() || self.own_farewell.replace(Farewell::Said) == Farewell::Said {
             return;
         }
         let mut words = [0u8; LAST_WORDS_BYTES];
@@ -333,15 +329,20 @@ impl Layer {
     /// Hands what is owed to the peer, who may wait for it, to `send`, which says how much it took.
     /// While a record is on its way it is left to the next one.
     pub fn pay(&self, send: impl FnOnce(&[u8]) -> usize) {
-        let under_way = self.unsent.take();
-        if under_way.is_none() && self.own_farewell.get() == Farewell::Open {
-            let mut session = self.session.borrow_mut();
-            if !session.owed().is_empty() {
-                let count = send(session.owed());
-                session.paid(count);
-            }
+        let mut session = self.session.borrow_mut();
+        let may_speak = || !self.is_sending() && self.own_farewell.get() == Farewell::Open;
+        if !session.owed().is_empty() && may_speak() {
+            let count = send(session.owed());
+            session.paid(count);
         }
+    }
+
+    /// Whether a record is on its way: anything else would fall into its middle.
+    fn is_sending(&self) -> bool {
+        let under_way = self.unsent.take();
+        let is_sending = under_way.is_some();
         self.unsent.set(under_way);
+        is_sending
     }
 
     /// Nothing more will be said: the connection is broken.

@@ -46,21 +46,33 @@ pub(super) fn connections(shared: &Shared, out: &mut Exposition) {
             }
         }
     }
-    out.family(
+    counter(
+        shared,
+        out,
         "ringway_tls_connections_cut_total",
-        Kind::Counter,
         "Connections closed because their peer is trusted no more.",
+        |series| &series.cut,
     );
-    for (side, word) in SIDES {
-        out.sample(&[("side", word)], sum(shared, side, |series| &series.cut));
-    }
-    out.family(
+    counter(
+        shared,
+        out,
         "ringway_tls_handshakes_given_up_total",
-        Kind::Counter,
         "Handshakes whose peer was silent while others waited for a place.",
+        |series| &series.given_up,
     );
+}
+
+/// A family with a sample for each side.
+fn counter(
+    shared: &Shared,
+    out: &mut Exposition,
+    name: &str,
+    help: &str,
+    counter: impl Fn(&TlsSeries) -> &Counter,
+) {
+    out.family(name, Kind::Counter, help);
     for (side, word) in SIDES {
-        out.sample(&[("side", word)], sum(shared, side, |series| &series.given_up));
+        out.sample(&[("side", word)], sum(shared, side, &counter));
     }
 }
 
