@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt;
+use rustix::io::Errno;
+use rustix::net::{SendFlags, sockopt};
 
 use crate::support::http::{Client, End};
 use crate::support::origin::read_request;
@@ -33,24 +34,22 @@ fn sending(stream: &TcpStream, seed: u64, bytes: u64) -> std::thread::JoinHandle
     })
 }
 
-/// Writes until nothing has been taken for half a second. Returns how much was taken.
-fn fill(stream: &mut TcpStream) -> u64 {
-    stream.set_nonblocking(true).unwrap();
-    let piece = [3u8; 64 * 1024];
+/// Writes `piece` again and again, until none of it has been taken for half a second. Returns how
+/// many bytes were. Others may read from the stream meanwhile.
+fn fill(stream: &TcpStream, piece: usize) -> u64 {
+    let piece = vec![3u8; piece];
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     let (mut bytes, mut last) = (0, Instant::now());
     while last.elapsed() < Duration::from_millis(500) {
-        match stream.write(&piece) {
+        match rustix::net::send(stream, &piece, flags) {
             Ok(count) => {
                 bytes += count as u64;
                 last = Instant::now();
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            Err(Errno::AGAIN) => std::thread::sleep(Duration::from_millis(5)),
             Err(error) => panic!("{error}"),
         }
     }
-    stream.set_nonblocking(false).unwrap();
     bytes
 }
 
@@ -155,27 +154,27 @@ on_both_backends! {
         let ends = Ends::start_with(backend, "", "idle_timeout: 5s");
         // In small pieces, so that it is copied, and in large ones, so that it is spliced.
         for piece in [700, 64 * 1024] {
-            let Pair { mut client, mut server } = ends.connect();
-            let active = server.try_clone().unwrap();
+            let Pair { client, mut server } = ends.connect();
+            server.set_read_timeout(Some(4 * PATIENCE)).unwrap();
+            let (active, mut hearing) = (server.try_clone().unwrap(), client.try_clone().unwrap());
             let done = AtomicBool::new(false);
-            let (bytes, beats) = std::thread::scope(|scope| {
-                // Active from the first byte on: the kernel still takes bytes from the client
-                // when the proxy has stopped, for as long as a busy machine needs to copy them.
+            std::thread::scope(|scope| {
+                // Active from the first byte to the last: the kernel takes bytes from the client
+                // for a while after the proxy has stopped, and what it could not deliver in the
+                // stall it may send again only seconds after the stall has ended.
                 let beats = scope.spawn(|| heartbeat(active, &done));
-                let bytes = if piece == 700 {
-                    client.set_nonblocking(true).unwrap();
-                    trickle(&mut client, piece)
-                } else {
-                    fill(&mut client)
-                };
+                let heard = scope.spawn(|| drain(&mut hearing));
+                let bytes = fill(&client, piece);
                 // Longer than the idle time, which is longer than a busy host stands still.
                 std::thread::sleep(Duration::from_secs(8));
+                client.shutdown(Shutdown::Write).unwrap();
+                let came = drain(&mut server);
                 done.store(true, Ordering::Relaxed);
-                (bytes, beats.join().unwrap())
+                assert_eq!(came, (bytes, End::Finished), "pieces of {piece}");
+                let beats = beats.join().unwrap();
+                server.shutdown(Shutdown::Write).unwrap();
+                assert_eq!(heard.join().unwrap(), (beats, End::Finished));
             });
-            client.read_exact(&mut vec![0; beats]).unwrap();
-            client.shutdown(Shutdown::Write).unwrap();
-            assert_eq!(drain(&mut server), (bytes, End::Finished), "pieces of {piece}");
         }
     }
 
@@ -369,7 +368,7 @@ on_both_backends! {
     fn a_stalled_tunnel_costs_no_processor_and_delays_nobody(backend: Backend) {
         let ends = Ends::start(backend);
         let mut stalled = ends.connect();
-        let taken = fill(&mut stalled.client);
+        let taken = fill(&stalled.client, 64 * 1024);
         let mut other = ends.connect();
         other.greet();
         let (cpu, started) = (ends.proxy.cpu_time(), Instant::now());
@@ -476,34 +475,15 @@ const V1: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.2 4711 443\r\n";
 const V2: &[u8] =
     b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x02\x12\x67\x01\xbb";
 
-/// Writes one byte every 100 ms until it is done, for a minute at most. Returns how many were taken.
-fn heartbeat(mut stream: TcpStream, done: &AtomicBool) -> usize {
+/// Writes one byte every 100 ms until it is done, for two minutes at most. Returns how many were
+/// taken.
+fn heartbeat(mut stream: TcpStream, done: &AtomicBool) -> u64 {
     let mut beats = 0;
-    while beats < 600 && !done.load(Ordering::Relaxed) && stream.write_all(b"x").is_ok() {
+    while beats < 1200 && !done.load(Ordering::Relaxed) && stream.write_all(b"x").is_ok() {
         beats += 1;
         std::thread::sleep(Duration::from_millis(100));
     }
     beats
-}
-
-/// Writes small pieces with pauses until none is taken any more. Returns how much was.
-fn trickle(stream: &mut TcpStream, piece: usize) -> u64 {
-    let piece = vec![3u8; piece];
-    let (mut bytes, mut last) = (0, Instant::now());
-    while last.elapsed() < Duration::from_millis(500) {
-        match stream.write(&piece) {
-            Ok(count) => {
-                bytes += count as u64;
-                last = Instant::now();
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-    stream.set_nonblocking(false).unwrap();
-    bytes
 }
 
 /// What the proxy has taken and not passed on is at most a pipe's worth.
