@@ -186,8 +186,14 @@ pub const POOLED_UPSTREAMS_MAX: usize = 10_000;
 
 /// First probe of TCP keepalive after silence, and the interval of the next ones.
 pub const KEEPALIVE_TIME: Duration = Duration::from_secs(10);
-/// Sent data unacknowledged for this long ends the connection.
-pub const USER_TIMEOUT_MS: u32 = 30_000;
+/// Probes without an answer after which the peer is gone: after 30 s.
+pub const KEEPALIVE_PROBES: u32 = 2;
+/// A peer that owes acknowledgements and has sent none for so long is gone.
+pub const SILENCE_TIME: Duration = Duration::from_secs(30);
+/// How often a worker looks for such peers.
+pub const SILENCE_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Deadlines gone through in one look, before everybody else has a turn: some 50 us.
+pub const SILENCE_LOOK_ENTRIES: usize = 256;
 
 /// Entries of a ring: a sidecar is small.
 pub const RING_ENTRIES: u32 = 512;

@@ -130,12 +130,13 @@ impl Failure {
 }
 
 impl Failure {
-    /// What an error of a socket means: the fault of TLS if it is one, else `cause`.
+    /// What an error of a socket means: the fault of TLS if it is one, a peer that is gone, else
+    /// that it was reset.
     #[must_use]
-    pub fn of_io(side: Side, cause: Cause, error: &std::io::Error) -> Self {
+    pub fn of_io(side: Side, error: &std::io::Error) -> Self {
         match fault_of(error) {
             Some(fault) => side.failure(fault),
-            None => Self::with(cause, error),
+            None => Self::with(side.broken(error), error),
         }
     }
 }

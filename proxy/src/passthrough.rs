@@ -97,7 +97,7 @@ async fn read_hello(
             Arrival::End(_) => return Err(Cause::ClientClosed.into()),
             Arrival::Silence(_) => return Err(Cause::ClientTlsTimeout.into()),
             Arrival::Broken(error) => {
-                return Err(Failure::of_io(Side::Downstream, Cause::ClientReset, &error));
+                return Err(Failure::of_io(Side::Downstream, &error));
             }
         };
     }

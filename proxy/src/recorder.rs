@@ -189,6 +189,8 @@ pub struct Shard {
     pub accept_pauses: Counter,
     /// Connections handed to a less loaded worker.
     pub handed_over: Counter,
+    /// Connections ended because the peer was silent.
+    pub silent_peers: Counter,
     /// Connection tasks that panicked.
     pub panics: Counter,
     /// Allocations of the worker's thread.
@@ -222,6 +224,7 @@ impl Default for Shard {
             tunnels: Counter::new(),
             accept_pauses: Counter::new(),
             handed_over: Counter::new(),
+            silent_peers: Counter::new(),
             panics: Counter::new(),
             allocations: Gauge::new(),
             generation: Gauge::new(),

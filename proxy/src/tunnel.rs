@@ -40,15 +40,33 @@ use crate::worker::{Snapshot, Worker};
 /// Full receives after which a direction changes to splice.
 const FULL_RECEIVES: u32 = 2;
 
+/// How a side broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Break {
+    /// The peer ended it, or what protects it failed.
+    Reset,
+    /// The peer is gone: it has not answered for too long.
+    Gone,
+}
+
+impl From<std::io::Error> for Break {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::TimedOut => Self::Gone,
+            _ => Self::Reset,
+        }
+    }
+}
+
 /// How a direction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     /// Everything went over, and then the end.
     Finished,
     /// The side that was read from broke.
-    SourceBroken,
+    SourceBroken(Break),
     /// The side that was written to broke.
-    SinkBroken,
+    SinkBroken(Break),
     /// Neither direction moved for the idle time.
     Idle,
 }
@@ -58,10 +76,10 @@ enum End {
 pub enum TunnelEnd {
     /// Both sides finished.
     Finished,
-    /// The client broke it off.
-    DownstreamBroken,
-    /// The endpoint broke it off.
-    UpstreamBroken,
+    /// The connection with the client broke.
+    DownstreamBroken(Break),
+    /// The connection with the endpoint broke.
+    UpstreamBroken(Break),
     /// It was idle for too long.
     Idle,
 }
@@ -72,8 +90,10 @@ impl TunnelEnd {
     pub fn cause(self) -> Option<Cause> {
         match self {
             Self::Finished => None,
-            Self::DownstreamBroken => Some(Cause::ClientReset),
-            Self::UpstreamBroken => Some(Cause::UpstreamReset),
+            Self::DownstreamBroken(Break::Reset) => Some(Cause::ClientReset),
+            Self::DownstreamBroken(Break::Gone) => Some(Cause::ClientStalled),
+            Self::UpstreamBroken(Break::Reset) => Some(Cause::UpstreamReset),
+            Self::UpstreamBroken(Break::Gone) => Some(Cause::UpstreamStalled),
             Self::Idle => Some(Cause::TunnelIdle),
         }
     }
@@ -175,11 +195,11 @@ pub async fn run(
     let forth = Direction::new(down, up, &activity);
     let back = Direction::new(up, down, &activity);
     let verdict = Cell::new(TunnelEnd::Finished);
-    let settle = |end: End, source: TunnelEnd, sink: TunnelEnd| {
+    let settle = |end: End, source: fn(Break) -> TunnelEnd, sink: fn(Break) -> TunnelEnd| {
         let found = match end {
             End::Finished => return,
-            End::SourceBroken => source,
-            End::SinkBroken => sink,
+            End::SourceBroken(how) => source(how),
+            End::SinkBroken(how) => sink(how),
             End::Idle => TunnelEnd::Idle,
         };
         verdict.set(found);
@@ -229,8 +249,8 @@ impl<'a> Direction<'a> {
             }
             match splice::run(self.source, self.sink, splice::ENDLESS, self).await {
                 Run::Complete | Run::End => return End::Finished,
-                Run::SourceBroken(_) => return End::SourceBroken,
-                Run::SinkBroken(_) => return End::SinkBroken,
+                Run::SourceBroken(error) => return End::SourceBroken(error.into()),
+                Run::SinkBroken(error) => return End::SinkBroken(error.into()),
                 Run::SourceStalled | Run::SinkStalled | Run::Stopped => {
                     return self.found.get().unwrap_or(End::Idle);
                 }
@@ -277,13 +297,13 @@ impl<'a> Direction<'a> {
             match arrival {
                 Arrival::Data(block) => return Ok(Some(block)),
                 Arrival::End(_) => return Ok(None),
-                Arrival::Broken(_) => return Err(End::SourceBroken),
+                Arrival::Broken(error) => return Err(End::SourceBroken(error.into())),
                 Arrival::Silence(block) => block.retire(),
             }
             match wait(self, || self.due_ns(), |due| self.source.readable_until(due)).await {
                 Ok(true) => {}
                 Ok(false) => return Err(self.found.get().unwrap_or(End::Idle)),
-                Err(_) => return Err(End::SourceBroken),
+                Err(error) => return Err(End::SourceBroken(error.into())),
             }
             arrival = self.source.recv_until(Block::small(), self.due_ns()).await;
         }
@@ -299,8 +319,8 @@ impl<'a> Direction<'a> {
                 }
             };
             let (sent, block) = self.sink.send_some(rest, self.sink_pause(), look).await;
-            if sent.is_err() {
-                return Err(self.found.get().unwrap_or(End::SinkBroken));
+            if let Err(error) = sent {
+                return Err(self.found.get().unwrap_or_else(|| End::SinkBroken(error.into())));
             }
             self.activity.touch();
             rest = block;
@@ -330,10 +350,10 @@ impl Pace for Direction<'_> {
 
     /// Looks at both sides and at the clock.
     fn stalled(&self) -> bool {
-        let found = if self.source.failed() {
-            Some(End::SourceBroken)
-        } else if self.sink.failed() {
-            Some(End::SinkBroken)
+        let found = if let Some(error) = self.source.failure() {
+            Some(End::SourceBroken(error.into()))
+        } else if let Some(error) = self.sink.failure() {
+            Some(End::SinkBroken(error.into()))
         } else if now_ns() >= self.activity.idle_due_ns() {
             Some(End::Idle)
         } else {

@@ -139,7 +139,7 @@ fn level(shared: &Shared, gauge: impl Fn(&Shard) -> &Gauge) -> i64 {
 /// A counter, its name and its help.
 type CounterRow = (&'static str, &'static str, fn(&Shard) -> &Counter);
 
-const COUNTERS: [CounterRow; 13] = [
+const COUNTERS: [CounterRow; 14] = [
     ("ringway_downstream_accepted_total", "Connections accepted.", |s| &s.downstream_accepted),
     ("ringway_downstream_closed_total", "Accepted connections ended.", |s| &s.downstream_closed),
     ("ringway_upstream_opened_total", "Connections to endpoints opened.", |s| &s.upstream_opened),
@@ -152,6 +152,9 @@ const COUNTERS: [CounterRow; 13] = [
     ("ringway_tunnels_total", "Tunnels that have ended.", |s| &s.tunnels),
     ("ringway_accept_pauses_total", "Pauses for want of descriptors.", |s| &s.accept_pauses),
     ("ringway_handed_over_total", "Connections given to another worker.", |s| &s.handed_over),
+    ("ringway_silent_peers_total", "Connections given up: nothing acknowledged for 30 s.", |s| {
+        &s.silent_peers
+    }),
     ("ringway_panics_total", "Connections ended by a defect.", |s| &s.panics),
 ];
 

@@ -254,9 +254,7 @@ async fn receive(socket: &Socket, block: Block) -> Result<Arrived, Ended> {
         Arrival::Data(block) | Arrival::Silence(block) => Ok(Arrived::Bytes(block)),
         Arrival::End(block) if block.is_empty() => Err(Ended::Unused),
         Arrival::End(block) => Ok(Arrived::Last(block)),
-        Arrival::Broken(error) => {
-            Err(Ended::Failed(Failure::of_io(Side::Downstream, Cause::ClientReset, &error)))
-        }
+        Arrival::Broken(error) => Err(Ended::Failed(Failure::of_io(Side::Downstream, &error))),
     }
 }
 

@@ -203,7 +203,7 @@ impl Connection {
                     return Awaited::Closed;
                 }
                 Arrival::Broken(error) => {
-                    let broken = Failure::of_io(Side::Downstream, Cause::ClientReset, &error);
+                    let broken = Failure::of_io(Side::Downstream, &error);
                     self.worker.shard.record_cause(broken.cause);
                     return Awaited::Closed;
                 }

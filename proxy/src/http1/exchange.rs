@@ -41,6 +41,7 @@ use crate::limits::{ABORT_WATCH_DELAY, LINGER_TIME};
 use crate::outcome::{Cause, Failure};
 use crate::recorder::Outcome;
 use crate::sys::block::Block;
+use crate::tls::handshake::Side as TlsSide;
 use crate::tunnel;
 use crate::upstream::{self, Upstream, Want};
 use crate::worker::Snapshot;
@@ -393,6 +394,12 @@ impl Exchange<'_> {
         gone.get()
     }
 
+    /// What it is that the client is gone.
+    fn client_failure(&self) -> Failure {
+        let reset = io::ErrorKind::ConnectionReset.into();
+        Failure::of_io(TlsSide::Downstream, &self.connection.socket.cause_of(reset))
+    }
+
     /// Ends an exchange that failed after the request was sent. `rest` as for [`Self::fail`].
     async fn give_up(
         &self,
@@ -402,7 +409,7 @@ impl Exchange<'_> {
         rest: Option<Block>,
     ) -> Flow {
         let gone = self.client_is_gone();
-        let failure = if gone { Cause::ClientReset.into() } else { failure };
+        let failure = if gone { self.client_failure() } else { failure };
         if !started && !gone {
             return self.fail(forward, &failure, rest).await;
         }
@@ -550,7 +557,7 @@ impl Exchange<'_> {
 fn upload_failure(fault: &RelayFault, deadline_ns: u64) -> Option<Failure> {
     let cause = match fault {
         RelayFault::Truncated => Cause::ClientClosed,
-        RelayFault::Source(_) => Cause::ClientReset,
+        RelayFault::Source(error) => TlsSide::Downstream.broken(error),
         RelayFault::Chunk(fault) => chunk_cause(*fault),
         RelayFault::Trailers => Cause::RequestMalformed,
         RelayFault::Stalled(Side::Source) => Cause::RequestTimeout,

@@ -246,7 +246,7 @@ impl Reply<'_> {
         match self.down.send_until(out, self.due_ns()).await {
             (Ok(()), out) => Ok(out),
             (Err(error), out) => {
-                let failure = Failure::with(client_cause(&error), error);
+                let failure = Failure::of_io(TlsSide::Downstream, &error);
                 Err(ReplyFault { failure, started: true, unanswered: false, out })
             }
         }
@@ -278,7 +278,7 @@ impl Reply<'_> {
         let out = match self.down.send_until(out, due_ns).await {
             (Ok(()), out) => out,
             (Err(error), out) => {
-                let failure = Failure::with(client_cause(&error), error);
+                let failure = Failure::of_io(TlsSide::Downstream, &error);
                 return Err(ReplyFault { failure, started: true, unanswered: false, out });
             }
         };
@@ -352,7 +352,7 @@ pub async fn receive_head(
             Arrival::End(_) => return Err((Cause::UpstreamTruncated.into(), false)),
             Arrival::Silence(_) => return Err((Cause::UpstreamTimeout.into(), false)),
             Arrival::Broken(error) => {
-                let failure = Failure::of_io(TlsSide::Upstream, Cause::UpstreamReset, &error);
+                let failure = Failure::of_io(TlsSide::Upstream, &error);
                 return Err((failure, nothing));
             }
         };
@@ -367,18 +367,12 @@ fn fault_in(cause: Cause, detail: impl std::fmt::Display, out: Block) -> ReplyFa
     ReplyFault { failure, started: false, unanswered: false, out }
 }
 
-fn client_cause(error: &std::io::Error) -> Cause {
-    match error.kind() {
-        std::io::ErrorKind::TimedOut => Cause::ClientStalled,
-        _ => Cause::ClientReset,
-    }
-}
-
 fn relay_cause(fault: &RelayFault, deadline_ns: u64) -> Cause {
     match fault {
         RelayFault::Truncated => Cause::UpstreamTruncated,
-        RelayFault::Source(_) => Cause::UpstreamReset,
-        RelayFault::Sink(_) | RelayFault::Stopped(_) => Cause::ClientReset,
+        RelayFault::Source(error) => TlsSide::Upstream.broken(error),
+        RelayFault::Sink(error) => TlsSide::Downstream.broken(error),
+        RelayFault::Stopped(_) => Cause::ClientReset,
         RelayFault::Chunk(_) | RelayFault::Trailers => Cause::UpstreamMalformed,
         RelayFault::Stalled(Side::Sink) => Cause::ClientStalled,
         RelayFault::Stalled(Side::Source) if now_ns() >= deadline_ns => Cause::UpstreamTimeout,

@@ -201,11 +201,9 @@ impl Relay<'_> {
             Arrival::Data(block) => Ok(Some(block)),
             Arrival::End(_) => Ok(None),
             Arrival::Silence(_) => Err(RelayFault::Upstream(self.pace.stall_cause().into())),
-            Arrival::Broken(error) => Err(RelayFault::Upstream(Failure::of_io(
-                Side::Upstream,
-                Cause::UpstreamReset,
-                &error,
-            ))),
+            Arrival::Broken(error) => {
+                Err(RelayFault::Upstream(Failure::of_io(Side::Upstream, &error)))
+            }
         }
     }
 

@@ -58,6 +58,7 @@ struct Entry {
     due_ns: u64,
     expiry: Expiry,
     expired: bool,
+    watched: bool,
     canceller: Option<Canceller>,
     waker: Option<Waker>,
     stream: Rc<Stream>,
@@ -135,6 +136,19 @@ impl Deadlines {
         }
     }
 
+    /// Shows the streams that are watched to `look`, from entry `from` on and `most` entries at
+    /// most. Returns the entry to go on with, `None` at the end.
+    pub fn look(&self, from: usize, most: usize, mut look: impl FnMut(&Stream)) -> Option<usize> {
+        let entries = self.entries.borrow();
+        let end = entries.capacity().min(from + most);
+        for entry in (from..end).filter_map(|key| entries.get(key)) {
+            if entry.watched {
+                look(&entry.stream);
+            }
+        }
+        (end < entries.capacity()).then_some(end)
+    }
+
     fn not_later_than(&self, due_ns: u64) {
         if due_ns >= self.next_due_ns.get() {
             return;
@@ -180,6 +194,7 @@ impl Alarm {
             due_ns: NEVER,
             expiry: Expiry::Wake,
             expired: false,
+            watched: false,
             canceller: None,
             waker: None,
             stream,
@@ -223,6 +238,11 @@ impl Alarm {
             }
         });
         self.deadlines.not_later_than(due_ns);
+    }
+
+    /// Has the stream shown by [`Deadlines::look`]; one alarm of each does.
+    pub fn watch(&self) {
+        self.with(|entry| entry.watched = true);
     }
 
     /// Lets go of what only receives need: a connection that waits for readiness may do so for

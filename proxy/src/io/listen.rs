@@ -13,8 +13,8 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::options::set_connection_options;
 use super::pacing;
-use super::socket::set_connection_options;
 use crate::limits::LISTEN_BACKLOG;
 
 /// Listening sockets of one address, one for each worker.

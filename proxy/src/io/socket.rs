@@ -24,16 +24,15 @@ use std::time::Duration;
 use ringway_stats::clock::now_ns;
 use rustix::io::Errno;
 use rustix::net::sockopt;
-use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType};
+use rustix::net::{SendFlags, Shutdown};
 
 use super::deadlines::{Alarm, Deadlines, Expiry, after};
+use super::options::new_socket;
 use super::pacing;
 use super::race::{self, Either};
 use super::resting::{Glimpse, Protection, Resting, glimpse, glimpse_inside};
 use super::turn;
-use crate::limits::{
-    GOODBYE_TIME, KEEPALIVE_TIME, LINGER_BYTES_MAX, LINGER_TIME, QUIET_TIME, USER_TIMEOUT_MS,
-};
+use crate::limits::{GOODBYE_TIME, LINGER_BYTES_MAX, LINGER_TIME, QUIET_TIME};
 use crate::sys::block::Block;
 use crate::sys::stream::Stream;
 use crate::tls::layer::{Layer, Received};
@@ -71,6 +70,7 @@ impl Socket {
         let stream = Rc::new(Stream::new(fd)?);
         let alarm = || Alarm::new(deadlines, Rc::clone(&stream));
         let (receiving, sending) = (alarm(), alarm());
+        sending.watch();
         Ok(Self { receiving, sending, entered: None, protection: Protection::None, stream })
     }
 
@@ -392,10 +392,17 @@ impl Socket {
         }
     }
 
-    /// Whether the connection has failed, although nobody was told yet: whoever asks is.
+    /// How the connection has failed, if it has and nobody was told yet: whoever asks is.
     #[must_use]
-    pub fn failed(&self) -> bool {
-        !matches!(sockopt::socket_error(self.fd()), Ok(Ok(())))
+    pub fn failure(&self) -> Option<io::Error> {
+        let said = sockopt::socket_error(self.fd()).flatten().err()?;
+        Some(self.cause_of(said.into()))
+    }
+
+    /// What an error of a plain system call on the descriptor comes from.
+    #[must_use]
+    pub fn cause_of(&self, error: io::Error) -> io::Error {
+        self.stream.cause_of(error)
     }
 
     /// Waits for input, its end, or an error. Safe to drop.
@@ -543,19 +550,12 @@ impl Socket {
         }
     }
 
-    /// Ends the connection with RST, now: pending operations fail, and the peer sees
-    /// `ECONNRESET` rather than an orderly end.
-    ///
-    /// `connect` to no address dissolves the association at once (tcp(7)), where closing would
-    /// wait for the operations in flight that still hold the descriptor.
+    /// Ends the connection with RST, now ([`Stream::dissolve`]).
     pub fn abort(&self) {
         if let Protection::UserSpace(layer) = &self.protection {
             layer.forget_goodbye();
         }
-        let _ = sockopt::set_socket_linger(self.fd(), Some(Duration::ZERO));
-        if rustix::net::connect_unspec(self.fd()).is_err() {
-            let _ = rustix::net::shutdown(self.fd(), Shutdown::Both);
-        }
+        self.stream.dissolve();
     }
 
     /// Shuts both directions down: pending operations end.
@@ -573,27 +573,4 @@ impl Drop for Socket {
             });
         }
     }
-}
-
-/// A fresh socket for `address` with the options of every connection of the proxy.
-fn new_socket(address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    set_connection_options(&fd)?;
-    Ok(fd)
-}
-
-/// No delay, keepalive, and an end to unacknowledged data. Accepted sockets inherit these from
-/// their listener, which is where they are set for them.
-///
-/// # Errors
-/// When the kernel refuses one of them.
-pub fn set_connection_options(fd: &OwnedFd) -> io::Result<()> {
-    sockopt::set_tcp_nodelay(fd, true)?;
-    sockopt::set_socket_keepalive(fd, true)?;
-    sockopt::set_tcp_keepidle(fd, KEEPALIVE_TIME)?;
-    sockopt::set_tcp_keepintvl(fd, KEEPALIVE_TIME)?;
-    sockopt::set_tcp_user_timeout(fd, USER_TIMEOUT_MS)?;
-    Ok(())
 }

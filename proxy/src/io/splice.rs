@@ -129,7 +129,7 @@ async fn run_with(
                     Err(error) => return Run::SourceBroken(error),
                 }
             }
-            Err(error) => return Run::SourceBroken(error),
+            Err(error) => return Run::SourceBroken(source.cause_of(error)),
         }
         if let Some(ended) = empty(pipe, sink, pace).await {
             return ended;
@@ -178,7 +178,7 @@ async fn empty(pipe: &mut Pipe, sink: &Socket, pace: &impl Pace) -> Option<Run> 
                     Err(error) => return Some(Run::SinkBroken(error)),
                 }
             }
-            Err(error) => return Some(Run::SinkBroken(error)),
+            Err(error) => return Some(Run::SinkBroken(sink.cause_of(error))),
         }
     }
     None

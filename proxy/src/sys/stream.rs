@@ -8,18 +8,39 @@
 //! # Not here
 //! Deadlines and buffers: `io::socket`.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use monoio::BufResult;
 use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelHandle, CancelableAsyncReadRent};
 use monoio::net::TcpStream;
+use rustix::net::{Shutdown, sockopt};
 
 use super::block::Block;
 
+/// How a peer acknowledges what it is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Answers {
+    /// The time since its last acknowledgement.
+    pub silence: Duration,
+    /// Whether it has been asked for one since, by a retransmission or a probe of its window.
+    pub asked: bool,
+    /// Whether segments are under way. If not, what is outstanding waits for its window to open.
+    pub in_flight: bool,
+    /// The retransmission timeout.
+    pub timeout: Duration,
+    /// How often the time between two questions was doubled.
+    pub doubled: u8,
+}
+
 /// A non-blocking descriptor registered with the worker's driver.
-pub struct Stream(UnsafeCell<TcpStream>);
+pub struct Stream {
+    tcp: UnsafeCell<TcpStream>,
+    given_up: Cell<bool>,
+}
 
 impl Stream {
     /// Takes over `fd`, which must be non-blocking. Any pollable descriptor will do for
@@ -28,7 +49,8 @@ impl Stream {
     /// # Errors
     /// When the epoll driver cannot register it.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        TcpStream::from_std(std::net::TcpStream::from(fd)).map(|tcp| Self(UnsafeCell::new(tcp)))
+        let tcp = TcpStream::from_std(std::net::TcpStream::from(fd))?;
+        Ok(Self { tcp: UnsafeCell::new(tcp), given_up: Cell::new(false) })
     }
 
     #[allow(clippy::mut_from_ref)]
@@ -36,7 +58,7 @@ impl Stream {
         // SAFETY: the type is neither `Send` nor `Sync`, so only one thread gets here. The methods
         // called on the result clone the descriptor into an operation before they first suspend
         // and touch the stream no more; no reference made here is alive across another call.
-        unsafe { &mut *self.0.get() }
+        unsafe { &mut *self.tcp.get() }
     }
 
     /// The descriptor, for plain system calls.
@@ -84,10 +106,70 @@ impl Stream {
         }
     }
 
+    /// What the kernel knows of how the peer acknowledges (tcp(7), `TCP_INFO`).
+    ///
+    /// # Errors
+    /// When the kernel does not know.
+    pub fn answers(&self) -> io::Result<Answers> {
+        let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+        let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+        // SAFETY: the descriptor is open as long as the stream is, and the kernel writes at most
+        // `length` bytes to `info`, which has room for them.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd().as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                info.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: it is made of integers, for which zeroes are a value.
+        let info = unsafe { info.assume_init() };
+        Ok(Answers {
+            silence: Duration::from_millis(info.tcpi_last_ack_recv.into()),
+            asked: info.tcpi_retransmits > 0 || info.tcpi_probes > 0,
+            in_flight: info.tcpi_unacked > 0,
+            timeout: Duration::from_micros(info.tcpi_rto.into()),
+            doubled: info.tcpi_backoff,
+        })
+    }
+
+    /// Ends the connection with RST, now: pending operations fail, and the peer sees
+    /// `ECONNRESET` rather than an orderly end.
+    ///
+    /// `connect` to no address dissolves the association at once (tcp(7)), where closing would
+    /// wait for the operations in flight that still hold the descriptor.
+    pub fn dissolve(&self) {
+        let _ = sockopt::set_socket_linger(self.fd(), Some(Duration::ZERO));
+        if rustix::net::connect_unspec(self.fd()).is_err() {
+            let _ = rustix::net::shutdown(self.fd(), Shutdown::Both);
+        }
+    }
+
+    /// [`Self::dissolve`] for a peer that is taken to be gone: operations fail with `TimedOut`.
+    pub fn give_up(&self) {
+        self.given_up.set(true);
+        self.dissolve();
+    }
+
+    /// What an error of the descriptor comes from, if that is known better than by the kernel.
+    #[must_use]
+    pub fn cause_of(&self, error: io::Error) -> io::Error {
+        if self.given_up.get() { io::ErrorKind::TimedOut.into() } else { error }
+    }
+
+    fn told<T>(&self, (result, block): BufResult<T, Block>) -> BufResult<T, Block> {
+        (result.map_err(|error| self.cause_of(error)), block)
+    }
+
     /// Receives into the spare room of `block`. `Ok(0)` is the end of input, so the caller makes
     /// sure that there is room. Never dropped before it is done, unless the connection is given up.
     pub async fn recv(&self, block: Block) -> BufResult<usize, Block> {
-        self.tcp().read(block).await
+        self.told(self.tcp().read(block).await)
     }
 
     /// [`Self::recv`] that `handle` can end early with `ECANCELED`; no byte is lost by that.
@@ -96,12 +178,12 @@ impl Stream {
         block: Block,
         handle: CancelHandle,
     ) -> BufResult<usize, Block> {
-        self.tcp().cancelable_read(block, handle).await
+        self.told(self.tcp().cancelable_read(block, handle).await)
     }
 
     /// Sends data of `block`, perhaps not all of it.
     pub async fn send(&self, block: Block) -> BufResult<usize, Block> {
-        self.tcp().write(block).await
+        self.told(self.tcp().write(block).await)
     }
 
     /// Waits until a read would not block. Safe to drop. Always the exact form: the relaxed one

@@ -39,6 +39,7 @@ use crate::http2::client::Clients;
 use crate::io::backend;
 use crate::io::deadlines::Deadlines;
 use crate::io::notify::Notify;
+use crate::io::silence;
 use crate::io::turn;
 use crate::recorder::Shard;
 use crate::sample::Sampler;
@@ -392,6 +393,9 @@ pub fn run(id: usize, shared: Arc<Shared>) -> io::Result<()> {
         let worker = Worker::new(id, shared)?;
         worker.shard.thread.set(i64::from(rustix::thread::gettid().as_raw_nonzero().get()));
         monoio::spawn(Rc::clone(&worker.deadlines).sweep_forever());
+        let shard = Arc::clone(&worker.shard);
+        let on_gone = move || shard.silent_peers.increment();
+        monoio::spawn(silence::watch_forever(Rc::clone(&worker.deadlines), on_gone));
         monoio::spawn(Rc::clone(&worker.pool).evict_forever());
         monoio::spawn(parking::attend(Rc::clone(&worker)));
         let mailbox = &worker.shared.seats[id].mailbox;

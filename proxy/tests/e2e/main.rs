@@ -31,6 +31,7 @@ mod pool;
 mod reload;
 mod resets;
 mod rotation;
+mod silence;
 mod smuggling;
 mod startup;
 mod streaming_http;

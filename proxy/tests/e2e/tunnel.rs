@@ -191,7 +191,9 @@ on_both_backends! {
             assert!(sockopt::socket_keepalive(fd).unwrap());
             assert_eq!(sockopt::tcp_keepidle(fd).unwrap(), Duration::from_secs(10));
             assert_eq!(sockopt::tcp_keepintvl(fd).unwrap(), Duration::from_secs(10));
-            assert_eq!(sockopt::tcp_user_timeout(fd).unwrap(), 30_000);
+            assert_eq!(sockopt::tcp_keepcnt(fd).unwrap(), 2);
+            // It would end peers that do not read for a while (`silence`).
+            assert_eq!(sockopt::tcp_user_timeout(fd).unwrap(), 0);
         }
     }
 

@@ -276,13 +276,7 @@ impl Exchange<'_> {
         let rule = self.snapshot.running.table.rule(forward.rule);
         let head = self.compose(parts, body, persistence, rule.response_headers(), claimed)?;
         let started = |failure| Fault { failure, started: true, unanswered: false };
-        let lost = |error: std::io::Error| {
-            let cause = match error.kind() {
-                std::io::ErrorKind::TimedOut => Cause::ClientStalled,
-                _ => Cause::ClientReset,
-            };
-            started(Failure::with(cause, error))
-        };
+        let lost = |error| started(Failure::of_io(Side::Downstream, &error));
         down.send_until(head, pace.due_ns()).await.0.map_err(lost)?;
         if ends {
             return Ok(Done { status, keep_alive });
@@ -540,11 +534,9 @@ impl Moving<'_> {
             Arrival::Data(block) => Ok(block),
             Arrival::End(_) => Err(UploadFault::Client(Cause::ClientClosed.into())),
             Arrival::Silence(_) => Err(UploadFault::Client(Cause::RequestTimeout.into())),
-            Arrival::Broken(error) => Err(UploadFault::Client(Failure::of_io(
-                Side::Downstream,
-                Cause::ClientReset,
-                &error,
-            ))),
+            Arrival::Broken(error) => {
+                Err(UploadFault::Client(Failure::of_io(Side::Downstream, &error)))
+            }
         }
     }
 

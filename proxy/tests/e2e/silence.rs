@@ -1,0 +1,148 @@
+//! Peers that are gone are given up; peers that only do not read are waited for.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use socket2::{SockFilter, SockRef};
+
+use crate::support::http::{Client, End};
+use crate::support::origin::{ok, read_request};
+use crate::support::pair::{Ends, PATIENCE, Pair, drain};
+use crate::support::{Backend, Origin, Proxy};
+
+const MIB: usize = 1024 * 1024;
+/// Longer than a peer may be silent.
+const PAUSE: Duration = Duration::from_secs(40);
+/// By when a peer that is gone is surely given up.
+const LATEST: Duration = Duration::from_secs(90);
+
+/// From here on nothing reaches `stream`, not even what its kernel would answer by itself: its host
+/// is gone for whoever is at the other end. (A filter of sockets that lets nothing pass,
+/// `BPF_RET | BPF_K` with 0 bytes.)
+fn vanish(stream: &TcpStream) {
+    SockRef::from(stream).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)]).unwrap();
+}
+
+/// Writes until the other side takes no more for a while. Returns how many bytes that was.
+fn fill(stream: &mut TcpStream) -> u64 {
+    stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    let piece = [7; 64 * 1024];
+    let mut bytes = 0;
+    while let Ok(count) = stream.write(&piece) {
+        bytes += count as u64;
+    }
+    bytes
+}
+
+/// The client's end is reset, and not before a peer that answers could have.
+fn is_reset(pair: &mut Pair, since: Instant) {
+    pair.client.set_read_timeout(Some(LATEST)).unwrap();
+    assert_eq!(drain(&mut pair.client).1, End::Reset);
+    let took = since.elapsed();
+    assert!(took > Duration::from_secs(25), "{took:?}");
+}
+
+on_both_backends! {
+    fn a_reader_that_pauses_is_waited_for(backend: Backend) {
+        let origin = Origin::connections(|mut stream, _| {
+            let mut reader = Client::over(stream.try_clone().unwrap());
+            stream.set_read_timeout(Some(LATEST)).unwrap();
+            stream.set_write_timeout(Some(LATEST)).unwrap();
+            let (head, _) = reader.head_of_request();
+            if head.starts_with("POST") {
+                std::thread::sleep(PAUSE);
+                assert_eq!(reader.take(64 * MIB).len(), 64 * MIB);
+                stream.write_all(&ok(b"all of it")).unwrap();
+                return;
+            }
+            // Little enough to wait in the proxy's kernel, or more than that.
+            let size = if head.contains("/little") { MIB } else { 64 * MIB };
+            stream.write_all(&ok(&vec![7; size])).unwrap();
+            let _ = stream.read(&mut [0]);
+        });
+        let proxy = Proxy::start(backend, &origin.config());
+        let ends = Ends::start(backend);
+        std::thread::scope(|scope| {
+            for (path, size) in [("/little", MIB), ("/much", 64 * MIB)] {
+                let mut client = proxy.client("web");
+                scope.spawn(move || {
+                    client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+                    std::thread::sleep(PAUSE);
+                    assert_eq!(client.response().body.len(), size, "{path}");
+                });
+            }
+            let mut client = proxy.client("web");
+            scope.spawn(move || {
+                client.stream.set_write_timeout(Some(LATEST)).unwrap();
+                client.stream.set_read_timeout(Some(LATEST)).unwrap();
+                client.send(format!(
+                    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+                    64 * MIB
+                ));
+                client.send(vec![7; 64 * MIB]);
+                assert_eq!(client.response().body, b"all of it");
+            });
+            let mut pair = ends.connect();
+            scope.spawn(move || {
+                let bytes = fill(&mut pair.client);
+                std::thread::sleep(PAUSE);
+                pair.client.shutdown(Shutdown::Write).unwrap();
+                pair.server.set_read_timeout(Some(4 * PATIENCE)).unwrap();
+                assert_eq!(drain(&mut pair.server), (bytes, End::Finished));
+            });
+        });
+        for proxy in [&proxy, &ends.proxy] {
+            assert_eq!(proxy.metric("ringway_silent_peers_total"), 0.0);
+        }
+    }
+
+    fn peers_that_are_gone_are_given_up(backend: Backend) {
+        let origin = Origin::connections(|mut stream, _| {
+            let mut reader = Client::over(stream.try_clone().unwrap());
+            let (head, _) = read_request(&mut reader).unwrap();
+            if head.contains("/much") {
+                let _ = stream.write_all(&ok(&vec![7; 64 * MIB]));
+                return;
+            }
+            stream.write_all(&ok(b"the last word")).unwrap();
+            vanish(&stream);
+            std::thread::sleep(LATEST);
+        });
+        let proxy = Proxy::start(backend, &origin.config());
+        let ends = Ends::start(backend);
+        // A client with bytes that it has not read, so that its window is closed.
+        let mut gone = proxy.client("web");
+        gone.send("GET /much HTTP/1.1\r\nHost: a\r\n\r\n").head();
+        vanish(&gone.stream);
+        std::thread::scope(|scope| {
+            // An endpoint that answers one request and not the next.
+            let mut client = proxy.client("web");
+            client.stream.set_read_timeout(Some(LATEST)).unwrap();
+            assert_eq!(client.get("/").body, b"the last word");
+            scope.spawn(move || {
+                client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+                let response = client.response();
+                assert_eq!(response.header("ringway-cause"), Some("upstream_stalled"));
+                assert_eq!(response.status, 504);
+            });
+            // A tunnel that owes the endpoint nothing, and one that does.
+            for owed in [&b""[..], b"x"] {
+                let mut pair = ends.connect();
+                pair.greet();
+                vanish(&pair.server);
+                scope.spawn(move || {
+                    let since = Instant::now();
+                    pair.client.write_all(owed).unwrap();
+                    is_reset(&mut pair, since);
+                });
+            }
+        });
+        proxy.counts("ringway_failures_total{cause=\"client_stalled\"", 1.0);
+        proxy.counts("ringway_failures_total{cause=\"upstream_stalled\"", 1.0);
+        proxy.counts("ringway_silent_peers_total", 2.0);
+        ends.proxy.counts("ringway_failures_total{cause=\"upstream_stalled\"", 2.0);
+        // The kernel finds a peer that owes nothing.
+        ends.proxy.counts("ringway_silent_peers_total", 1.0);
+    }
+}
