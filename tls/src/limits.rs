@@ -29,9 +29,10 @@ pub const HELLO_BYTES_MAX: usize = 16 << 10;
 
 /// Plaintext of one record (RFC 8446 section 5.1).
 pub const RECORD_PLAIN_MAX: usize = 1 << 14;
-/// A record with its header (RFC 8446 section 5.2; RFC 5246 section 6.2.3 would allow 2048 more
-/// than plain, which rustls does not).
-pub const RECORD_BYTES_MAX: usize = RECORD_PLAIN_MAX + 256 + RECORD_HEADER_BYTES;
+/// A record with its header, as RFC 5246 section 6.2.3 has it. RFC 8446 section 5.2 allows 1792
+/// less; a record beyond that holds too much plaintext, and rustls refuses it for that when it is
+/// there.
+pub const RECORD_BYTES_MAX: usize = RECORD_PLAIN_MAX + 2048 + RECORD_HEADER_BYTES;
 /// Type, version and length of a record.
 pub const RECORD_HEADER_BYTES: usize = 5;
 /// What a record adds to its plaintext, at most: header, explicit nonce (TLS 1.2), type (TLS 1.3)

@@ -43,7 +43,7 @@ use crate::verify::verified_before;
 
 mod connection;
 
-use connection::{Connection, Failure, Next, Plain, collect_alert};
+use connection::{Connection, Failure, Next, Plain, collect_alert, protest};
 
 /// One TLS connection, as server or as client.
 #[derive(Debug)]
@@ -241,10 +241,12 @@ impl Session {
                         self.established = true;
                         return Ok(Advance { consumed, step: Step::Established });
                     }
-                    let more = record_end(&input[consumed..], shown)?;
-                    if more == shown && shown > HANDSHAKE_INPUT_MAX {
-                        return Err(Failure::Ours(too_long()));
-                    }
+                    let left = &input[consumed..];
+                    let more = match self.record_end(left, shown) {
+                        Ok(more) if more == shown && shown > HANDSHAKE_INPUT_MAX => Err(too_long()),
+                        end => end,
+                    };
+                    let more = more.map_err(|fault| self.refuse(fault, &left[..shown]))?;
                     if more == shown {
                         self.seen = shown;
                         return Ok(Advance { consumed, step: Step::NeedInput });
@@ -325,14 +327,15 @@ impl Session {
                 self.silent = 0;
             }
             if self.queued.len() > QUEUED_BYTES_MAX {
-                return Err(Failure::Ours(Fault::PeerMisbehaved("too many requests".into())));
+                let fault = Fault::PeerMisbehaved("too many requests".into());
+                return Err(self.refuse_held(fault));
             }
             match next {
                 Next::Again => {}
                 Next::PeerClosed => return Ok(Opened { consumed: input.len(), closed: true }),
                 Next::Starved => {
                     if self.silent > SILENT_RECORDS_MAX {
-                        return Err(Failure::Ours(Fault::EmptyRecords));
+                        return Err(self.refuse_held(Fault::EmptyRecords));
                     }
                     let left = &input[consumed..];
                     if whole_records(&left[..shown]) < shown {
@@ -341,7 +344,8 @@ impl Session {
                     // Seen and not discarded: a message that goes on in the next record.
                     self.held.extend_from_slice(&left[..shown]);
                     consumed += shown;
-                    shown = self.show_next(&input[consumed..])?;
+                    let next = self.show_next(&input[consumed..]);
+                    shown = next.map_err(|fault| self.refuse_held(fault))?;
                     if shown == 0 {
                         return Ok(Opened { consumed, closed: false });
                     }
@@ -357,8 +361,8 @@ impl Session {
     /// How much of `left` is to be shown next: one record, or what is there of it; 0 to wait. While
     /// a message is held, a whole record goes there, and of a record that is not whole, of which
     /// rustls remembers nothing, nothing is shown.
-    fn show_next(&mut self, left: &[u8]) -> Result<usize, Failure> {
-        let end = record_end(left, 0)?;
+    fn show_next(&mut self, left: &[u8]) -> Result<usize, Fault> {
+        let end = self.record_end(left, 0)?;
         let is_whole = end > 0 && whole_records(&left[..end]) == end;
         if is_whole {
             self.silent += 1;
@@ -367,16 +371,44 @@ impl Session {
             return Ok(end);
         }
         if self.held.len() + end > HELD_BYTES_MAX {
-            return Err(Failure::Ours(too_long()));
+            return Err(too_long());
         }
         if is_whole {
             self.held.extend_from_slice(&left[..end]);
             return Ok(end);
         }
-        if left.len() >= RECORD_BYTES_MAX {
-            return Err(Failure::Ours(Fault::RecordTooLong));
-        }
         Ok(0)
+    }
+
+    /// The end of the first record in `input` that ends behind `shown`, or all of `input` if that
+    /// record is not whole, so that rustls sees a bad header at once.
+    ///
+    /// A record in plaintext that is longer than RFC 8446 section 5.1 allows is refused here:
+    /// rustls would take it.
+    fn record_end(&self, input: &[u8], shown: usize) -> Result<usize, Fault> {
+        let Some(header) = input.get(shown..shown + RECORD_HEADER_BYTES) else {
+            return Ok(input.len());
+        };
+        let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        let is_plain = self.connection.common().protocol_version().is_none();
+        let most = if is_plain { RECORD_PLAIN_MAX } else { RECORD_BYTES_MAX - RECORD_HEADER_BYTES };
+        if length > most && is_content_type(header[0]) {
+            return Err(Fault::RecordTooLong);
+        }
+        Ok((shown + RECORD_HEADER_BYTES + length).min(input.len()))
+    }
+
+    /// Ends the connection for `fault`, and lets the peer know; `held` is what rustls was shown and
+    /// has not discarded.
+    fn refuse(&mut self, fault: Fault, held: &[u8]) -> Failure {
+        protest(&mut self.connection, &fault, held, &mut self.queued);
+        Failure::Ours(fault)
+    }
+
+    /// [`Self::refuse`] after the handshake.
+    fn refuse_held(&mut self, fault: Fault) -> Failure {
+        let held = std::mem::take(&mut self.held);
+        self.refuse(fault, &held)
     }
 
     /// Encrypts as much of `plain` as fits into `out`, in records as long as possible: how many
@@ -494,22 +526,6 @@ impl Session {
 /// A handshake message in fragments that fill the input.
 fn too_long() -> Fault {
     Fault::PeerMisbehaved("a handshake message in too many or too long fragments".into())
-}
-
-/// The end of the first record in `input` that ends behind `shown`, or all of `input` if that
-/// record is not whole, so that rustls sees a bad header at once.
-///
-/// A record longer than [`RECORD_BYTES_MAX`] is refused here: rustls would take 1792 bytes more,
-/// which RFC 5246 allows for compression.
-fn record_end(input: &[u8], shown: usize) -> Result<usize, Failure> {
-    let Some(header) = input.get(shown..shown + RECORD_HEADER_BYTES) else {
-        return Ok(input.len());
-    };
-    let length = RECORD_HEADER_BYTES + usize::from(u16::from_be_bytes([header[3], header[4]]));
-    if length > RECORD_BYTES_MAX && is_content_type(header[0]) {
-        return Err(Failure::Ours(Fault::RecordTooLong));
-    }
-    Ok((shown + length).min(input.len()))
 }
 
 /// Whether a record of TLS may begin so; what does not is for rustls to refuse.

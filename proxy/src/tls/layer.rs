@@ -20,6 +20,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use ringway_tls::limits::RECORD_BYTES_MAX;
 use ringway_tls::{Fault, Session};
 
 use super::peer::TlsPeer;
@@ -28,8 +29,6 @@ use crate::io::socket::Arrival;
 use crate::recorder::Shard;
 use crate::sys::block::{Block, Window};
 
-/// Longest record of the wire: header, plaintext, and what protection adds (RFC 8446 section 5.2).
-const RECORD_BYTES_MAX: usize = 5 + 16 * 1024 + 256;
 /// Room for last words: an alert, and answers that were owed before it.
 const LAST_WORDS_BYTES: usize = ringway_tls::limits::CONTROL_BYTES_MAX;
 

@@ -6,10 +6,10 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use rustls::CommonState;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::{AlertDescription, CommonState};
 
 use crate::fault::{Fault, of_rustls};
 use crate::limits::CONTROL_BYTES_MAX;
@@ -101,6 +101,30 @@ impl Connection {
             }
         };
         queued.extend_from_slice(&record[..written]);
+    }
+}
+
+/// Has the peer told of `fault`, which rustls has not found itself: in plaintext by an alert of our
+/// own; under protection by rustls, whose unbuffered interface knows no alert of the caller's, but
+/// says decode_error to the header of a record that is far too long. `held` is what it was shown
+/// and has not discarded.
+pub(super) fn protest(
+    connection: &mut Connection,
+    fault: &Fault,
+    held: &[u8],
+    queued: &mut Vec<u8>,
+) {
+    if connection.common().protocol_version().is_none() {
+        let description = match fault {
+            Fault::RecordTooLong => AlertDescription::RecordOverflow,
+            _ => AlertDescription::DecodeError,
+        };
+        queued.extend_from_slice(&[21, 3, 3, 0, 2, 2, description.into()]);
+        return;
+    }
+    let mut shown = [held, &[23, 3, 3, 0xff, 0xff]].concat();
+    if let (discarded, Err(_)) = connection.step(&mut shown, queued, &mut |_| {}) {
+        collect_alert(connection, &mut shown[discarded..], queued);
     }
 }
 

@@ -199,24 +199,73 @@ fn a_key_update_in_between_changes_nothing_for_the_application() {
 #[test]
 fn a_record_that_is_too_long_is_refused_by_its_header() {
     let mut pair = established();
+    assert_eq!(pair.send_to_client(b"with the ticket"), b"with the ticket");
     let length = (RECORD_BYTES_MAX - RECORD_HEADER_BYTES + 1) as u16;
     let header = [&[23, 3, 3][..], &length.to_be_bytes()].concat();
     assert_eq!(open(&mut pair.server, &header), Err(Fault::RecordTooLong));
+    assert_eq!(alert_for(&mut pair), "decode_error");
+}
+
+/// RFC 8446 section 5.1: no more than 2^14 bytes, and record_overflow.
+#[test]
+fn a_record_in_plaintext_has_no_room_for_protection() {
+    let root = Authority::new("root");
+    let (server, _) = members(&root);
+    for (length, expected) in [(RECORD_PLAIN_MAX, None), (RECORD_PLAIN_MAX + 1, Some(22))] {
+        let mut session = server.accept().expect("a session");
+        let mut header = [&[22, 3, 1][..], &(length as u16).to_be_bytes()].concat();
+        let mut out = Vec::new();
+        let fault = session.handshake(&mut header, &mut out, NOW).err();
+        assert_eq!(fault, expected.map(|_| Fault::RecordTooLong));
+        assert_eq!(out, expected.map_or(vec![], |alert| vec![21, 3, 3, 0, 2, 2, alert]));
+    }
+}
+
+/// RFC 8446 section 5.2: however long the record itself may be.
+#[test]
+fn a_record_that_decrypts_to_too_much_is_refused() {
+    for suite in [NEW, OLD] {
+        for excess in [1, 300, 1500] {
+            let (mut server, mut sealer) = with_sealer(suite);
+            let wire = sealer.seal(ContentType::ApplicationData, &[7; RECORD_PLAIN_MAX]);
+            assert_eq!(open(&mut server, &wire).map(|plain| plain.len()), Ok(RECORD_PLAIN_MAX));
+            let much = vec![7; RECORD_PLAIN_MAX + excess];
+            let wire = sealer.seal(ContentType::ApplicationData, &much);
+            assert_eq!(open(&mut server, &wire), Err(Fault::RecordTooLong));
+            let mut alert = [0; CONTROL_BYTES_MAX];
+            assert!(server.take_alert(&mut alert) > 0, "record_overflow");
+        }
+    }
+}
+
+/// A message that goes on without end, before there are keys.
+#[test]
+fn a_message_that_is_too_long_is_answered_with_an_alert() {
     let root = Authority::new("root");
     let (server, _) = members(&root);
     let mut session = server.accept().expect("a session");
-    let mut header = [&[22, 3, 1][..], &length.to_be_bytes()].concat();
-    let fault = session.handshake(&mut header, &mut Vec::new(), NOW).err();
-    assert_eq!(fault, Some(Fault::RecordTooLong));
+    // A ClientHello of 2^24 - 1 bytes, in records of 16 KiB.
+    let mut wire = Vec::new();
+    for _ in 0..5 {
+        let body = if wire.is_empty() { vec![1, 0, 0xff, 0xff] } else { vec![0; 4] };
+        wire.extend([22, 3, 1, 0x40, 0]);
+        wire.extend(body);
+        wire.extend([0; RECORD_PLAIN_MAX - 4]);
+    }
+    let mut out = Vec::new();
+    let fault = session.handshake(&mut wire, &mut out, NOW).expect_err("too long");
+    assert_eq!(fault.label(), "peer_misbehaved", "{fault}");
+    assert_eq!(out, [21, 3, 3, 0, 2, 2, 50], "decode_error");
 }
 
-#[test]
-fn a_record_that_decrypts_to_too_much_is_refused() {
-    let (mut server, mut sealer) = with_sealer(NEW);
-    let wire = sealer.seal(ContentType::ApplicationData, &[7; RECORD_PLAIN_MAX]);
-    assert_eq!(open(&mut server, &wire).map(|plain| plain.len()), Ok(RECORD_PLAIN_MAX));
-    let wire = sealer.seal(ContentType::ApplicationData, &[7; RECORD_PLAIN_MAX + 1]);
-    assert_eq!(open(&mut server, &wire), Err(Fault::RecordTooLong));
+/// What the client is told by the server's alert.
+fn alert_for(pair: &mut Pair) -> &'static str {
+    let mut alert = [0; CONTROL_BYTES_MAX];
+    let length = pair.server.take_alert(&mut alert);
+    match open(&mut pair.client, &alert[..length]) {
+        Err(Fault::PeerAlert(name)) => name,
+        other => panic!("no alert: {other:?}"),
+    }
 }
 
 /// Cut anywhere, a record is waited for; changed anywhere, it is refused.
@@ -432,6 +481,7 @@ fn a_message_after_the_handshake_may_be_in_pieces_with_data_sealed_in_between() 
         fragment.fill(0);
     }
     assert_eq!(fault.map(|fault| fault.label()), Some("peer_misbehaved"));
+    assert!(server.take_alert(&mut [0; CONTROL_BYTES_MAX]) > 0, "decode_error");
 }
 
 #[test]
