@@ -100,6 +100,20 @@ causes! {
     UpstreamStalled "upstream_stalled" Upstream 504 "the upstream neither read nor wrote for too long",
 }
 
+impl Cause {
+    /// What `error` of a connection with the client or with the endpoint comes to, if it is none of
+    /// TLS: a peer that is gone (`TimedOut`: it answered no probe), or one that has reset it.
+    #[must_use]
+    pub fn of_io(side: Side, error: &std::io::Error) -> Self {
+        match (side, error.kind() == std::io::ErrorKind::TimedOut) {
+            (Side::Downstream, false) => Self::ClientReset,
+            (Side::Downstream, true) => Self::ClientStalled,
+            (Side::Upstream, false) => Self::UpstreamReset,
+            (Side::Upstream, true) => Self::UpstreamStalled,
+        }
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(self.label())
@@ -130,13 +144,12 @@ impl Failure {
 }
 
 impl Failure {
-    /// What an error of a socket means: the fault of TLS if it is one, a peer that is gone, else
-    /// that it was reset.
+    /// What an error of a socket means: the fault of TLS if it is one, else [`Cause::of_io`].
     #[must_use]
     pub fn of_io(side: Side, error: &std::io::Error) -> Self {
         match fault_of(error) {
             Some(fault) => side.failure(fault),
-            None => Self::with(side.broken(error), error),
+            None => Self::with(Cause::of_io(side, error), error),
         }
     }
 }

@@ -18,6 +18,7 @@
 //! - The tunnel ends when neither direction has moved for the idle time.
 
 use std::cell::Cell;
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -34,70 +35,15 @@ use crate::limits::{FAR_SIDE_LOOK, QUIET_TIME, SPLICE_BURST_BYTES_MIN, SPLICE_SM
 use crate::outcome::Cause;
 use crate::recorder::{Outcome, Shard};
 use crate::sys::block::Block;
+use crate::tls::handshake::Side;
 use crate::upstream::{self, Upstream};
 use crate::worker::{Snapshot, Worker};
 
 /// Full receives after which a direction changes to splice.
 const FULL_RECEIVES: u32 = 2;
 
-/// How a side broke.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Break {
-    /// The peer ended it, or what protects it failed.
-    Reset,
-    /// The peer is gone: it has not answered for too long.
-    Gone,
-}
-
-impl From<std::io::Error> for Break {
-    fn from(error: std::io::Error) -> Self {
-        match error.kind() {
-            std::io::ErrorKind::TimedOut => Self::Gone,
-            _ => Self::Reset,
-        }
-    }
-}
-
-/// How a direction ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// Everything went over, and then the end.
-    Finished,
-    /// The side that was read from broke.
-    SourceBroken(Break),
-    /// The side that was written to broke.
-    SinkBroken(Break),
-    /// Neither direction moved for the idle time.
-    Idle,
-}
-
-/// How the two sides of a tunnel came apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TunnelEnd {
-    /// Both sides finished.
-    Finished,
-    /// The connection with the client broke.
-    DownstreamBroken(Break),
-    /// The connection with the endpoint broke.
-    UpstreamBroken(Break),
-    /// It was idle for too long.
-    Idle,
-}
-
-impl TunnelEnd {
-    /// The cause that it is recorded with.
-    #[must_use]
-    pub fn cause(self) -> Option<Cause> {
-        match self {
-            Self::Finished => None,
-            Self::DownstreamBroken(Break::Reset) => Some(Cause::ClientReset),
-            Self::DownstreamBroken(Break::Gone) => Some(Cause::ClientStalled),
-            Self::UpstreamBroken(Break::Reset) => Some(Cause::UpstreamReset),
-            Self::UpstreamBroken(Break::Gone) => Some(Cause::UpstreamStalled),
-            Self::Idle => Some(Cause::TunnelIdle),
-        }
-    }
-}
+/// How a direction ended: everything went over, and then the end; or why not.
+type End = Result<(), Cause>;
 
 /// What the two directions know of each other.
 struct Activity<'a> {
@@ -110,13 +56,15 @@ struct Activity<'a> {
 
 /// One direction.
 struct Direction<'a> {
+    /// The side of the source; the sink is at the other.
+    from: Side,
     source: &'a Socket,
     sink: &'a Socket,
     activity: &'a Activity<'a>,
     /// Small bursts in a row.
     small_bursts: Cell<u32>,
     /// What the last look found, if it was the end.
-    found: Cell<Option<End>>,
+    found: Cell<Option<Cause>>,
 }
 
 impl Activity<'_> {
@@ -168,7 +116,7 @@ pub async fn serve(
                 _ => idle.min(listener.idle_timeout),
             };
             let end = run(&socket, upstream.socket(), early, Block::small(), idle, &worker.shard);
-            outcome.cause = end.await.cause();
+            outcome.cause = end.await.err();
         }
         Err(failure) => {
             tracing::debug!(cause = failure.cause.label(), peer = %peer.address, "{failure}");
@@ -189,47 +137,60 @@ pub async fn run(
     late: Block,
     idle: Duration,
     shard: &Shard,
-) -> TunnelEnd {
+) -> End {
     let last_ns = Cell::new(now_ns());
     let activity = Activity { last_ns, idle, half_closed: Cell::new(false), shard };
-    let forth = Direction::new(down, up, &activity);
-    let back = Direction::new(up, down, &activity);
-    let verdict = Cell::new(TunnelEnd::Finished);
-    let settle = |end: End, source: fn(Break) -> TunnelEnd, sink: fn(Break) -> TunnelEnd| {
-        let found = match end {
-            End::Finished => return,
-            End::SourceBroken(how) => source(how),
-            End::SinkBroken(how) => sink(how),
-            End::Idle => TunnelEnd::Idle,
-        };
-        verdict.set(found);
-        down.abort();
-        up.abort();
+    let forth = Direction::new(Side::Downstream, (down, up), &activity);
+    let back = Direction::new(Side::Upstream, (up, down), &activity);
+    // What the first to end did to the other is not the other's fault.
+    let verdict = Cell::new(Ok(()));
+    let ended = |end: End| {
+        if end.is_err() && verdict.get().is_ok() {
+            verdict.set(end);
+            down.abort();
+            up.abort();
+        }
     };
-    let forth_ended = |end| settle(end, TunnelEnd::DownstreamBroken, TunnelEnd::UpstreamBroken);
-    let back_ended = |end| settle(end, TunnelEnd::UpstreamBroken, TunnelEnd::DownstreamBroken);
     let (carried_forth, carried_back) = (pin!(forth.carry(early)), pin!(back.carry(late)));
     let (forth_end, back_end) = race::both(carried_forth, carried_back, |first| match first {
-        Either::Left(end) => forth_ended(*end),
-        Either::Right(end) => back_ended(*end),
+        Either::Left(end) | Either::Right(end) => ended(*end),
     })
     .await;
-    // What the first to end did to the other is not the other's fault.
-    if verdict.get() == TunnelEnd::Finished {
-        forth_ended(forth_end);
-        back_ended(back_end);
-    }
+    ended(forth_end);
+    ended(back_end);
     verdict.get()
 }
 
 impl<'a> Direction<'a> {
-    fn new(source: &'a Socket, sink: &'a Socket, activity: &'a Activity<'a>) -> Self {
-        Self { source, sink, activity, small_bursts: Cell::new(0), found: Cell::new(None) }
+    fn new(
+        from: Side,
+        (source, sink): (&'a Socket, &'a Socket),
+        activity: &'a Activity<'a>,
+    ) -> Self {
+        let (small_bursts, found) = (Cell::new(0), Cell::new(None));
+        Self { from, source, sink, activity, small_bursts, found }
+    }
+
+    fn source_broken(&self, error: &io::Error) -> Cause {
+        Cause::of_io(self.from, error)
+    }
+
+    fn sink_broken(&self, error: &io::Error) -> Cause {
+        let to = match self.from {
+            Side::Downstream => Side::Upstream,
+            Side::Upstream => Side::Downstream,
+        };
+        Cause::of_io(to, error)
+    }
+
+    /// Why a wait came to nothing.
+    fn stall(&self) -> Cause {
+        self.found.get().unwrap_or(Cause::TunnelIdle)
     }
 
     async fn carry(&self, first: Block) -> End {
         let end = self.move_all(first).await;
-        if end == End::Finished {
+        if end.is_ok() {
             self.sink.finish().await;
             // From now on nothing is read from the source: the other direction keeps an eye on it.
             self.activity.half_closed.set(true);
@@ -240,7 +201,7 @@ impl<'a> Direction<'a> {
 
     async fn move_all(&self, first: Block) -> End {
         if !(self.source.is_plain() && self.sink.is_plain()) {
-            return self.copy(first, u32::MAX).await.unwrap_or(End::Finished);
+            return self.copy(first, u32::MAX).await.unwrap_or(Ok(()));
         }
         let mut block = first;
         loop {
@@ -248,12 +209,10 @@ impl<'a> Direction<'a> {
                 return end;
             }
             match splice::run(self.source, self.sink, splice::ENDLESS, self).await {
-                Run::Complete | Run::End => return End::Finished,
-                Run::SourceBroken(error) => return End::SourceBroken(error.into()),
-                Run::SinkBroken(error) => return End::SinkBroken(error.into()),
-                Run::SourceStalled | Run::SinkStalled | Run::Stopped => {
-                    return self.found.get().unwrap_or(End::Idle);
-                }
+                Run::Complete | Run::End => return Ok(()),
+                Run::SourceBroken(error) => return Err(self.source_broken(&error)),
+                Run::SinkBroken(error) => return Err(self.sink_broken(&error)),
+                Run::SourceStalled | Run::SinkStalled | Run::Stopped => return Err(self.stall()),
                 Run::Dry => block = Block::small(),
                 Run::Refused(_) => block = Block::large(),
             }
@@ -270,7 +229,7 @@ impl<'a> Direction<'a> {
                 self.activity.shard.copy_bytes.add(block.len() as u64);
                 block = match self.send(block).await {
                     Ok(block) => block,
-                    Err(end) => return Some(end),
+                    Err(cause) => return Some(Err(cause)),
                 };
                 if full >= most {
                     self.small_bursts.set(0);
@@ -282,34 +241,34 @@ impl<'a> Direction<'a> {
             }
             block = match self.receive(block).await {
                 Ok(Some(block)) => block,
-                Ok(None) => return Some(End::Finished),
-                Err(end) => return Some(end),
+                Ok(None) => return Some(Ok(())),
+                Err(cause) => return Some(Err(cause)),
             };
         }
     }
 
     /// Receives into the empty `block`, which goes back to the pool while nothing comes for long.
     /// `None` at the end of input.
-    async fn receive(&self, block: Block) -> Result<Option<Block>, End> {
+    async fn receive(&self, block: Block) -> Result<Option<Block>, Cause> {
         let quiet_ns = after(now_ns(), QUIET_TIME).min(self.due_ns());
         let mut arrival = self.source.recv_until(block, quiet_ns).await;
         loop {
             match arrival {
                 Arrival::Data(block) => return Ok(Some(block)),
                 Arrival::End(_) => return Ok(None),
-                Arrival::Broken(error) => return Err(End::SourceBroken(error.into())),
+                Arrival::Broken(error) => return Err(self.source_broken(&error)),
                 Arrival::Silence(block) => block.retire(),
             }
             match wait(self, || self.due_ns(), |due| self.source.readable_until(due)).await {
                 Ok(true) => {}
-                Ok(false) => return Err(self.found.get().unwrap_or(End::Idle)),
-                Err(error) => return Err(End::SourceBroken(error.into())),
+                Ok(false) => return Err(self.stall()),
+                Err(error) => return Err(self.source_broken(&error)),
             }
             arrival = self.source.recv_until(Block::small(), self.due_ns()).await;
         }
     }
 
-    async fn send(&self, block: Block) -> Result<Block, End> {
+    async fn send(&self, block: Block) -> Result<Block, Cause> {
         let mut rest = block;
         self.activity.touch();
         while !rest.is_empty() {
@@ -320,7 +279,7 @@ impl<'a> Direction<'a> {
             };
             let (sent, block) = self.sink.send_some(rest, self.sink_pause(), look).await;
             if let Err(error) = sent {
-                return Err(self.found.get().unwrap_or_else(|| End::SinkBroken(error.into())));
+                return Err(self.found.get().unwrap_or_else(|| self.sink_broken(&error)));
             }
             self.activity.touch();
             rest = block;
@@ -351,11 +310,11 @@ impl Pace for Direction<'_> {
     /// Looks at both sides and at the clock.
     fn stalled(&self) -> bool {
         let found = if let Some(error) = self.source.failure() {
-            Some(End::SourceBroken(error.into()))
+            Some(self.source_broken(&error))
         } else if let Some(error) = self.sink.failure() {
-            Some(End::SinkBroken(error.into()))
+            Some(self.sink_broken(&error))
         } else if now_ns() >= self.activity.idle_due_ns() {
-            Some(End::Idle)
+            Some(Cause::TunnelIdle)
         } else {
             None
         };

@@ -438,7 +438,7 @@ impl Exchange<'_> {
             let shard = &self.connection.worker.shard;
             let carried =
                 tunnel::run(&self.connection.socket, upstream.socket(), early, late, idle, shard);
-            let cause = Box::pin(carried).await.cause();
+            let cause = Box::pin(carried).await.err();
             shard.tunnels.increment();
             self.record(forward.route_series, cluster, 101, cause);
             return Flow::Close;
@@ -557,7 +557,7 @@ impl Exchange<'_> {
 fn upload_failure(fault: &RelayFault, deadline_ns: u64) -> Option<Failure> {
     let cause = match fault {
         RelayFault::Truncated => Cause::ClientClosed,
-        RelayFault::Source(error) => TlsSide::Downstream.broken(error),
+        RelayFault::Source(error) => Cause::of_io(TlsSide::Downstream, error),
         RelayFault::Chunk(fault) => chunk_cause(*fault),
         RelayFault::Trailers => Cause::RequestMalformed,
         RelayFault::Stalled(Side::Source) => Cause::RequestTimeout,

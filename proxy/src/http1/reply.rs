@@ -370,8 +370,8 @@ fn fault_in(cause: Cause, detail: impl std::fmt::Display, out: Block) -> ReplyFa
 fn relay_cause(fault: &RelayFault, deadline_ns: u64) -> Cause {
     match fault {
         RelayFault::Truncated => Cause::UpstreamTruncated,
-        RelayFault::Source(error) => TlsSide::Upstream.broken(error),
-        RelayFault::Sink(error) => TlsSide::Downstream.broken(error),
+        RelayFault::Source(error) => Cause::of_io(TlsSide::Upstream, error),
+        RelayFault::Sink(error) => Cause::of_io(TlsSide::Downstream, error),
         RelayFault::Stopped(_) => Cause::ClientReset,
         RelayFault::Chunk(_) | RelayFault::Trailers => Cause::UpstreamMalformed,
         RelayFault::Stalled(Side::Sink) => Cause::ClientStalled,

@@ -72,18 +72,6 @@ impl Side {
         Failure::with(cause, fault)
     }
 
-    /// The cause that `error` of a connection is on this side: the kernel says `ETIMEDOUT` of
-    /// peers that answer no probe.
-    #[must_use]
-    pub fn broken(self, error: &std::io::Error) -> Cause {
-        match (self, error.kind() == std::io::ErrorKind::TimedOut) {
-            (Self::Downstream, false) => Cause::ClientReset,
-            (Self::Downstream, true) => Cause::ClientStalled,
-            (Self::Upstream, false) => Cause::UpstreamReset,
-            (Self::Upstream, true) => Cause::UpstreamStalled,
-        }
-    }
-
     fn late(self) -> Failure {
         Failure::new(match self {
             Self::Downstream => Cause::ClientTlsTimeout,
