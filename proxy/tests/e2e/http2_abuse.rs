@@ -69,6 +69,16 @@ impl Drop for Stop<'_> {
 /// Runs `attack` on one connection after the other, while others ask over either version. Their
 /// requests must succeed, and must not take long.
 fn unharmed(proxy: &Proxy, attack: impl Fn(&mut RawH2) -> std::io::Result<()> + Sync) -> Seen {
+    let mut client = H2Client::connect(proxy.address("web"));
+    let mut old = proxy.client("one");
+    let mut ask = || {
+        let asked = Instant::now();
+        assert_eq!(client.ask(request("GET", "/"), None).unwrap().status, 200);
+        let new = asked.elapsed();
+        assert_eq!(old.get("/").status, 200);
+        [new, asked.elapsed() - new]
+    };
+    let quiet = median(&mut (0..20).flat_map(|_| ask()).collect::<Vec<_>>());
     let stop = AtomicBool::new(false);
     let tries = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -87,30 +97,33 @@ fn unharmed(proxy: &Proxy, attack: impl Fn(&mut RawH2) -> std::io::Result<()> + 
             codes
         });
         let guard = Stop(&stop);
-        let mut client = H2Client::connect(proxy.address("web"));
-        let mut old = proxy.client("one");
         let mut times = Vec::new();
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_millis(1500) || tries.load(Ordering::SeqCst) == 0 {
-            let asked = Instant::now();
-            assert_eq!(client.ask(request("GET", "/"), None).unwrap().status, 200);
-            times.push(asked.elapsed());
-            let asked = Instant::now();
-            assert_eq!(old.get("/").status, 200);
-            times.push(asked.elapsed());
+            times.extend(ask());
             assert!(!attacker.is_finished(), "the attack has failed");
             assert!(begun.elapsed() < Duration::from_secs(30), "the attack never ends");
         }
         drop(guard);
         let codes = attacker.join().unwrap();
-        times.sort();
-        let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+        let (median, worst) = (median(&mut times), times[times.len() - 1]);
         let tries = tries.load(Ordering::SeqCst);
-        let text = format!("{} requests: median {median:?}, worst {worst:?}", times.len());
+        let text = format!(
+            "{} requests: median {median:?}, worst {worst:?}, without the attack {quiet:?}",
+            times.len()
+        );
         println!("{text}; {tries} attacks, {codes:?}");
-        assert!(median < Duration::from_millis(50) && worst < Duration::from_secs(1), "{text}");
+        // What a busy host makes of it is not the attack's doing.
+        assert!(median < Duration::from_millis(50).max(20 * quiet), "{text}");
+        assert!(worst < Duration::from_secs(1).max(200 * quiet), "{text}");
         Seen { tries, codes }
     })
+}
+
+/// Sorts `times`.
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort();
+    times[times.len() / 2]
 }
 
 /// [`unharmed`], and that every connection of the attack ended with ENHANCE_YOUR_CALM and was
@@ -454,9 +467,10 @@ on_both_backends! {
     fn windows_that_open_without_end_are_cut(backend: Backend) {
         let origin = echo();
         let proxy = proxy(backend, &origin);
-        // The first stream keeps the connection from being idle; the windows never overflow.
+        // The first stream keeps the connection from being idle; the windows never overflow. A busy
+        // host may be too slow to flood anybody, for a while.
         calmed(&proxy, "window_update", |raw| {
-            flood(raw, 1_100_000, |_| (frames::WINDOW_UPDATE, 0, 0, vec![0, 0, 0, 1]))
+            flood(raw, 20_000_000, |_| (frames::WINDOW_UPDATE, 0, 0, vec![0, 0, 0, 1]))
         });
     }
 

@@ -388,7 +388,7 @@ fn cleaned() -> Vec<Cleaned> {
             &["\ncontent-length:"], &[]),
         row("a length with leading zeros", "RFC 9110 section 8.6",
             post(&format!("Content-Length: 000{length}\r\n"), SMUGGLED),
-            &["\ncontent-length: 3"], &["000"]),
+            &["\ncontent-length: 3"], &["\ncontent-length: 0"]),
         row("TE after a tab", "RFC 9110 section 5.6.3",
             post("Transfer-Encoding:\tchunked\r\n", &format!("{length:x}\r\n{SMUGGLED}\r\n0\r\n\r\n")),
             &["\ntransfer-encoding: chunked"], &[]),

@@ -261,6 +261,8 @@ fn readers_stop(backend: Backend, framing: Framing) {
         .collect();
     check_while_stopped(&proxy, &origin, &state);
     assert_eq!(clients[READ].head().0, 200);
+    // What was refused while it stood still may come again only seconds later.
+    clients[READ].stream.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
     receive(&mut clients[READ], framing, READ as u64);
     drop(clients);
     all_is_given_back(&proxy);
