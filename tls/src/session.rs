@@ -43,7 +43,7 @@ use crate::verify::verified_before;
 
 mod connection;
 
-use connection::{Connection, Failure, Next, Plain, collect_alert, protest};
+use connection::{Connection, Failure, Next, Plain, collect_alert, plain_alert, protest};
 
 /// One TLS connection, as server or as client.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub struct Session {
     server_name: Option<Box<str>>,
     established: bool,
     /// Bytes at the front of the input that rustls was shown in the last call of
-    /// [`Session::handshake`] and has not discarded.
+    /// [`Session::handshake`] and has not discarded: whole records.
     seen: usize,
     /// The same after the handshake: whole records; at most [`HELD_BYTES_MAX`].
     held: Vec<u8>,
@@ -206,7 +206,15 @@ impl Session {
         let result = match stepped {
             Ok(advance) if advance.step == Step::Established => self.admit(now).map(|()| advance),
             Ok(advance) => Ok(advance),
-            Err(Failure::Rustls(error)) => Err(of_rustls(&error, found.fault)),
+            Err(Failure::Rustls(error)) => {
+                let fault = of_rustls(&error, found.fault);
+                // rustls is silent about some of what it cannot read.
+                let unread = matches!(error, rustls::Error::InvalidMessage(_));
+                if unread && self.queued.is_empty() && self.is_in_plaintext() {
+                    self.queued = plain_alert(&fault);
+                }
+                Err(fault)
+            }
             Err(Failure::Ours(fault)) => Err(fault),
         };
         out.append(&mut self.queued);
@@ -216,7 +224,9 @@ impl Session {
     /// Shows rustls one record more at a time until the handshake is over.
     fn exchange(&mut self, input: &mut [u8]) -> Result<Advance, Failure> {
         let mut consumed = 0;
+        // What rustls is shown, and what of it are whole records: of the rest it keeps nothing.
         let mut shown = std::mem::take(&mut self.seen);
+        let mut whole = shown;
         if shown > input.len() {
             let text = "input that was not consumed has gone".to_owned();
             return Err(Failure::Ours(Fault::Internal(text)));
@@ -229,6 +239,7 @@ impl Session {
             );
             consumed += discarded;
             shown -= discarded;
+            whole = whole.saturating_sub(discarded);
             let next = next.inspect_err(|_| {
                 let rest = &mut input[consumed..consumed + shown];
                 collect_alert(&mut self.connection, rest, &mut self.queued);
@@ -242,16 +253,20 @@ impl Session {
                         return Ok(Advance { consumed, step: Step::Established });
                     }
                     let left = &input[consumed..];
-                    let more = match self.record_end(left, shown) {
-                        Ok(more) if more == shown && shown > HANDSHAKE_INPUT_MAX => Err(too_long()),
-                        end => end,
-                    };
-                    let more = more.map_err(|fault| self.refuse(fault, &left[..shown]))?;
-                    if more == shown {
-                        self.seen = shown;
-                        return Ok(Advance { consumed, step: Step::NeedInput });
+                    if shown == whole {
+                        let next = self.next_record(left, whole);
+                        let next = next.map_err(|fault| self.refuse(fault, &left[..whole]))?;
+                        if next.end > shown {
+                            shown = next.end;
+                            whole = if next.is_whole { shown } else { whole };
+                            continue;
+                        }
                     }
-                    shown = more;
+                    if left.len() > HANDSHAKE_INPUT_MAX {
+                        return Err(self.refuse(too_long(), &left[..whole]));
+                    }
+                    self.seen = whole;
+                    return Ok(Advance { consumed, step: Step::NeedInput });
                 }
             }
         }
@@ -334,9 +349,6 @@ impl Session {
                 Next::Again => {}
                 Next::PeerClosed => return Ok(Opened { consumed: input.len(), closed: true }),
                 Next::Starved => {
-                    if self.silent > SILENT_RECORDS_MAX {
-                        return Err(self.refuse_held(Fault::EmptyRecords));
-                    }
                     let left = &input[consumed..];
                     if whole_records(&left[..shown]) < shown {
                         return Ok(Opened { consumed, closed: false });
@@ -344,6 +356,9 @@ impl Session {
                     // Seen and not discarded: a message that goes on in the next record.
                     self.held.extend_from_slice(&left[..shown]);
                     consumed += shown;
+                    if self.silent > SILENT_RECORDS_MAX {
+                        return Err(self.refuse_held(Fault::EmptyRecords));
+                    }
                     let next = self.show_next(&input[consumed..]);
                     shown = next.map_err(|fault| self.refuse_held(fault))?;
                     if shown == 0 {
@@ -362,13 +377,15 @@ impl Session {
     /// a message is held, a whole record goes there, and of a record that is not whole, of which
     /// rustls remembers nothing, nothing is shown.
     fn show_next(&mut self, left: &[u8]) -> Result<usize, Fault> {
-        let end = self.record_end(left, 0)?;
-        let is_whole = end > 0 && whole_records(&left[..end]) == end;
+        let Record { end, is_whole } = self.next_record(left, 0)?;
         if is_whole {
             self.silent += 1;
         }
         if self.held.is_empty() {
             return Ok(end);
+        }
+        if left.first().is_some_and(|first| !is_content_type(*first)) {
+            return Err(Fault::NotTls);
         }
         if self.held.len() + end > HELD_BYTES_MAX {
             return Err(too_long());
@@ -380,28 +397,39 @@ impl Session {
         Ok(0)
     }
 
-    /// The end of the first record in `input` that ends behind `shown`, or all of `input` if that
-    /// record is not whole, so that rustls sees a bad header at once.
+    /// The record of `input` that begins at `start`.
     ///
     /// A record in plaintext that is longer than RFC 8446 section 5.1 allows is refused here:
     /// rustls would take it.
-    fn record_end(&self, input: &[u8], shown: usize) -> Result<usize, Fault> {
-        let Some(header) = input.get(shown..shown + RECORD_HEADER_BYTES) else {
-            return Ok(input.len());
+    fn next_record(&self, input: &[u8], start: usize) -> Result<Record, Fault> {
+        let Some(header) = input.get(start..start + RECORD_HEADER_BYTES) else {
+            return Ok(Record { end: input.len(), is_whole: false });
         };
         let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
-        let is_plain = self.connection.common().protocol_version().is_none();
-        let most = if is_plain { RECORD_PLAIN_MAX } else { RECORD_BYTES_MAX - RECORD_HEADER_BYTES };
+        let most = match self.is_in_plaintext() {
+            true => RECORD_PLAIN_MAX,
+            false => RECORD_BYTES_MAX - RECORD_HEADER_BYTES,
+        };
         if length > most && is_content_type(header[0]) {
             return Err(Fault::RecordTooLong);
         }
-        Ok((shown + RECORD_HEADER_BYTES + length).min(input.len()))
+        let end = start + RECORD_HEADER_BYTES + length;
+        Ok(Record { end: end.min(input.len()), is_whole: end <= input.len() })
     }
 
-    /// Ends the connection for `fault`, and lets the peer know; `held` is what rustls was shown and
-    /// has not discarded.
+    /// Whether nothing is protected yet, in either direction.
+    fn is_in_plaintext(&self) -> bool {
+        self.connection.common().protocol_version().is_none()
+    }
+
+    /// Ends the connection for `fault`, which rustls has not found itself, and lets the peer know;
+    /// `held` is what rustls was shown and has not discarded, whole records.
     fn refuse(&mut self, fault: Fault, held: &[u8]) -> Failure {
-        protest(&mut self.connection, &fault, held, &mut self.queued);
+        if self.is_in_plaintext() {
+            self.queued = plain_alert(&fault);
+        } else {
+            protest(&mut self.connection, held, &mut self.queued);
+        }
         Failure::Ours(fault)
     }
 
@@ -521,6 +549,14 @@ impl Session {
     pub fn peer_fingerprint(&self) -> Option<[u8; 32]> {
         self.peer_chain().first().map(|leaf| sha256(leaf))
     }
+}
+
+/// A record, as far as it has come.
+struct Record {
+    /// Where it ends, or all of the input if it is not whole, so that rustls sees a bad header at
+    /// once.
+    end: usize,
+    is_whole: bool,
 }
 
 /// A handshake message in fragments that fill the input.

@@ -1,6 +1,7 @@
 //! Mutual TLS between sidecars, and what each side makes of the other's certificate.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use crate::support::pki::{Authority, Identity, Issued};
 use crate::support::tls::{self, TlsClient};
@@ -84,6 +85,19 @@ on_both_backends! {
         mesh.far.counts("ringway_downstream_accepted_total", 1.0);
         let series = "ringway_tls_handshakes_total{side=\"downstream\",resumed=\"no\"}";
         mesh.far.counts(series, 1.0);
+    }
+
+    fn a_request_right_behind_a_handshake_is_served_however_the_two_come(backend: Backend) {
+        let mesh = Mesh::new(backend, Origin::echo());
+        let config = Arc::new(tls::mesh_config(&mesh.authority.pem, &mesh.web_leaf));
+        for part in (0..1000).step_by(13) {
+            let request = format!("GET /{part} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let address = mesh.far.address("web");
+            let client = TlsClient::in_two(address, &config, request.as_bytes(), part);
+            let (status, body) = client.and_then(|mut client| client.response()).unwrap();
+            assert_eq!(status, 200, "cut at {part}");
+            assert!(body.starts_with(format!("GET /{part} ").as_bytes()), "cut at {part}");
+        }
     }
 
     fn the_origin_is_told_who_the_client_is_and_a_forged_word_is_removed(backend: Backend) {

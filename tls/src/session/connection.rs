@@ -104,28 +104,23 @@ impl Connection {
     }
 }
 
-/// Has the peer told of `fault`, which rustls has not found itself: in plaintext by an alert of our
-/// own; under protection by rustls, whose unbuffered interface knows no alert of the caller's, but
-/// says decode_error to the header of a record that is far too long. `held` is what it was shown
-/// and has not discarded.
-pub(super) fn protest(
-    connection: &mut Connection,
-    fault: &Fault,
-    held: &[u8],
-    queued: &mut Vec<u8>,
-) {
-    if connection.common().protocol_version().is_none() {
-        let description = match fault {
-            Fault::RecordTooLong => AlertDescription::RecordOverflow,
-            _ => AlertDescription::DecodeError,
-        };
-        queued.extend_from_slice(&[21, 3, 3, 0, 2, 2, description.into()]);
-        return;
-    }
+/// Has the peer told that this is the end, for a fault that rustls has not found itself: its
+/// unbuffered interface knows no alert of the caller's, but says decode_error to the header of a
+/// record that is far too long. `held` is what it was shown and has not discarded.
+pub(super) fn protest(connection: &mut Connection, held: &[u8], queued: &mut Vec<u8>) {
     let mut shown = [held, &[23, 3, 3, 0xff, 0xff]].concat();
     if let (discarded, Err(_)) = connection.step(&mut shown, queued, &mut |_| {}) {
         collect_alert(connection, &mut shown[discarded..], queued);
     }
+}
+
+/// The alert for `fault`, before anything is protected.
+pub(super) fn plain_alert(fault: &Fault) -> Vec<u8> {
+    let description = match fault {
+        Fault::RecordTooLong => AlertDescription::RecordOverflow,
+        _ => AlertDescription::DecodeError,
+    };
+    vec![21, 3, 3, 0, 2, 2, description.into()]
 }
 
 /// After an error, takes over what rustls still wants to send. `rest` is what it was shown and has

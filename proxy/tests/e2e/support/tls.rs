@@ -114,6 +114,36 @@ impl TlsClient {
         Ok(Self { stream })
     }
 
+    /// Shakes hands so that the end of the handshake and `request` right behind it come in two parts,
+    /// of which the first has `part` in a thousand of the bytes.
+    pub fn in_two(
+        address: SocketAddr,
+        config: &Arc<ClientConfig>,
+        request: &[u8],
+        part: usize,
+    ) -> std::io::Result<Self> {
+        let mut tcp = TcpStream::connect(address)?;
+        tcp.set_read_timeout(Some(Duration::from_secs(10)))?;
+        tcp.set_nodelay(true)?;
+        let name = ServerName::try_from("two.example").unwrap();
+        let mut connection = ClientConnection::new(Arc::clone(config), name).unwrap();
+        connection.write_tls(&mut tcp)?;
+        while connection.is_handshaking() {
+            connection.read_tls(&mut tcp)?;
+            connection.process_new_packets().map_err(std::io::Error::other)?;
+        }
+        connection.writer().write_all(request)?;
+        let mut wire = Vec::new();
+        while connection.wants_write() {
+            connection.write_tls(&mut wire)?;
+        }
+        let (first, second) = wire.split_at(wire.len() * part / 1000);
+        tcp.write_all(first)?;
+        std::thread::sleep(Duration::from_millis(10));
+        tcp.write_all(second)?;
+        Ok(Self { stream: StreamOwned::new(connection, tcp) })
+    }
+
     /// Sends a GET and reads the answer with a length.
     pub fn get(&mut self, path: &str) -> std::io::Result<(u16, Vec<u8>)> {
         write!(self.stream, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")?;

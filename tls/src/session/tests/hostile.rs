@@ -244,7 +244,7 @@ fn a_message_that_is_too_long_is_answered_with_an_alert() {
     let root = Authority::new("root");
     let (server, _) = members(&root);
     let mut session = server.accept().expect("a session");
-    // A ClientHello of 2^24 - 1 bytes, in records of 16 KiB.
+    // A ClientHello of 65535 bytes in records of 16 KiB, with as much behind it again.
     let mut wire = Vec::new();
     for _ in 0..5 {
         let body = if wire.is_empty() { vec![1, 0, 0xff, 0xff] } else { vec![0; 4] };
@@ -255,6 +255,11 @@ fn a_message_that_is_too_long_is_answered_with_an_alert() {
     let mut out = Vec::new();
     let fault = session.handshake(&mut wire, &mut out, NOW).expect_err("too long");
     assert_eq!(fault.label(), "peer_misbehaved", "{fault}");
+    assert_eq!(out, [21, 3, 3, 0, 2, 2, 50], "decode_error");
+    // One that says so at once is refused at once.
+    let mut session = server.accept().expect("a session");
+    let (mut wire, mut out) = ([22, 3, 1, 0, 4, 1, 1, 0, 0], Vec::new());
+    session.handshake(&mut wire, &mut out, NOW).expect_err("65536 bytes");
     assert_eq!(out, [21, 3, 3, 0, 2, 2, 50], "decode_error");
 }
 
@@ -317,6 +322,61 @@ fn a_handshake_cut_at_any_byte_waits() {
         has.drain(..advance.consumed);
         let is_last = at + 1 == flight.len();
         assert_eq!(advance.step == Step::Established, is_last, "byte {at}");
+    }
+}
+
+/// Whatever of the other side's flight comes first, nothing of it is taken for a header, and nothing
+/// that stands behind it is lost.
+#[test]
+fn a_handshake_in_two_reads_is_one_handshake() {
+    let root = Authority::new("root");
+    let (server, client) = members(&root);
+    let mut lengths = (1, 1);
+    for cut in 0.. {
+        let mut pair = Pair::new(&server, &client);
+        let (mut hello, mut flight, mut answer) = (Vec::new(), Vec::new(), Vec::new());
+        pair.client.handshake(&mut [], &mut hello, NOW).expect("a hello");
+        pair.server.handshake(&mut hello, &mut flight, NOW).expect("a flight");
+        in_two(&mut pair.client, flight.clone(), cut % lengths.0, &mut answer);
+        crate::testing::seal_all(&mut pair.client, b"right behind", &mut answer);
+        let mut rest = in_two(&mut pair.server, answer.clone(), cut % lengths.1, &mut Vec::new());
+        assert_eq!(open_all(&mut pair.server, &mut rest), b"right behind", "cut at {cut}");
+        lengths = (flight.len(), answer.len());
+        if cut > lengths.0.max(lengths.1) {
+            break;
+        }
+    }
+}
+
+/// Has `session` shake hands with `wire`, of which it sees the first `cut` bytes alone first.
+/// Returns what is left of it.
+fn in_two(session: &mut Session, wire: Vec<u8>, cut: usize, out: &mut Vec<u8>) -> Vec<u8> {
+    let (mut wire, mut has) = (wire, Vec::new());
+    let cut = cut.min(wire.len());
+    for count in [cut, wire.len() - cut] {
+        has.extend(wire.drain(..count));
+        let advance = session.handshake(&mut has, out, NOW).unwrap_or_else(|fault| {
+            panic!("{fault} with a cut at {cut}");
+        });
+        has.drain(..advance.consumed);
+        if advance.step == Step::Established {
+            has.append(&mut wire);
+            return has;
+        }
+    }
+    panic!("not established with a cut at {cut}");
+}
+
+/// 32 records without data, which is what rustls allows, and the beginning of a message.
+#[test]
+fn a_message_begun_after_too_many_empty_records_is_a_fault_and_no_more() {
+    for begun in [&[24][..], &[24, 0, 0, 1]] {
+        let (mut server, mut sealer) = with_sealer(NEW);
+        let mut wire = sealer.seal_many(ContentType::ApplicationData, b"", 32);
+        wire.extend(sealer.seal(ContentType::Handshake, begun));
+        wire.extend(sealer.seal(ContentType::Handshake, begun));
+        let fault = open(&mut server, &wire).expect_err("too much of nothing");
+        assert!(matches!(fault, Fault::EmptyRecords | Fault::PeerMisbehaved(_)), "{fault}");
     }
 }
 
@@ -520,7 +580,8 @@ fn input_that_was_not_consumed_may_not_go_away() {
     let root = Authority::new("root");
     let (server, _) = members(&root);
     let mut session = server.accept().expect("a session");
-    let mut front = [22, 3, 1, 0, 100, 1];
+    // A whole record with the first byte of a message.
+    let mut front = [22, 3, 1, 0, 1, 1];
     let advance = session.handshake(&mut front, &mut Vec::new(), NOW).expect("it waits");
     assert_eq!(advance.consumed, 0);
     let fault = session.handshake(&mut front[..3], &mut Vec::new(), NOW).err();
