@@ -21,7 +21,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -34,6 +34,7 @@ use crate::io::notify::Notify;
 use crate::io::socket::{Arrival, Socket};
 use crate::limits::{GATHERED_BYTES_MAX, HTTP2_SEND_STALL, HTTP2_SILENCE};
 use crate::sys::block::Block;
+use crate::worker::{Worker, guarded};
 
 /// What the reader task has for h2.
 enum Inbound {
@@ -84,6 +85,7 @@ pub struct Line(Rc<Wire>);
 /// frames of the peer, `own_watch` sees ours.
 #[must_use]
 pub fn open(
+    worker: &Rc<Worker>,
     socket: Socket,
     early: Option<Block>,
     watch: Watch,
@@ -113,12 +115,37 @@ pub fn open(
     if let Some(block) = early {
         *wire.inbound.borrow_mut() = Inbound::Data(block);
     }
-    monoio::spawn(read(Rc::clone(&wire), has_early));
-    monoio::spawn(write(Rc::clone(&wire)));
+    spawn(worker, &wire, read(Rc::clone(&wire), has_early));
+    spawn(worker, &wire, write(Rc::clone(&wire)));
     (Io(Rc::clone(&wire)), Line(wire))
 }
 
+/// Runs one of the two tasks of `wire`, which does not outlive a panic in it.
+fn spawn(worker: &Rc<Worker>, wire: &Rc<Wire>, task: impl Future<Output = ()> + 'static) {
+    let (worker, wire) = (Rc::clone(worker), Rc::clone(wire));
+    monoio::spawn(async move {
+        if guarded(&worker, pin!(task)).await.is_none() {
+            wire.give_up();
+        }
+    });
+}
+
 impl Wire {
+    /// Ends the connection when one of its tasks is no more.
+    #[cold]
+    fn give_up(&self) {
+        self.socket.abort();
+        self.broken.set(Some(io::ErrorKind::Other));
+        *self.inbound.borrow_mut() = Inbound::Broken(io::ErrorKind::Other.into());
+        *self.outbound.borrow_mut() = None;
+        self.taken.notify();
+        self.read_to_the_end.notify();
+        self.wake_reader();
+        if let Some(waker) = self.writer.take() {
+            waker.wake();
+        }
+    }
+
     /// What h2 gets of a block that has come; `None` if that is nothing.
     fn sift(&self, mut block: Block) -> Option<Block> {
         let sifted = self.watch.borrow_mut().sift(block.data_mut(), now_ns());
@@ -230,7 +257,7 @@ async fn write(wire: Rc<Wire>) {
                 wire.broken.set(Some(error.kind()));
                 *wire.outbound.borrow_mut() = None;
                 // Nothing can be said any more: what is still read is of no use.
-                wire.socket.shutdown();
+                wire.socket.abort();
             }
             if let Some(waker) = wire.writer.take() {
                 waker.wake();

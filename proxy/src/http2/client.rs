@@ -39,7 +39,7 @@ use crate::limits::{HTTP2_RESETS_MAX, HTTP2_SEND_BUFFER_BYTES, HTTP2_SMALL_FRAME
 use crate::outcome::{Cause, Failure};
 use crate::tls::places::Places;
 use crate::upstream::{CONNECT_ATTEMPTS_MAX, Picked, establish, pick};
-use crate::worker::{Snapshot, Worker};
+use crate::worker::{Snapshot, Worker, guarded};
 
 /// An endpoint under a policy.
 type Key = (usize, SocketAddr, u64);
@@ -215,7 +215,7 @@ async fn open(
 ) -> Result<Lease, Failure> {
     let socket = establish(worker, &picked, peer, deadline_ns).await?;
     let alarm = socket.alarm(&worker.deadlines);
-    let (io, line) = bridge::open(socket, None, Watch::of_server(), None);
+    let (io, line) = bridge::open(worker, socket, None, Watch::of_server(), None);
     let limits = picked.cluster().http2;
     let mut builder = h2::client::Builder::new();
     builder
@@ -251,7 +251,8 @@ async fn open(
     monoio::spawn(async move {
         let mut connection = connection;
         let pulse = Pulse::new(connection.ping_pong(), &limits);
-        Life { client: &client, line, alarm, pulse }.live(connection).await;
+        let life = Life { client: &client, line, alarm, pulse };
+        guarded(&worker, pin!(life.live(connection))).await;
         client.leaving.set(true);
         worker.clients.remove(&key, &client);
         worker.shard.upstream_closed.increment();

@@ -193,8 +193,8 @@ impl Attempt<'_> {
         }
         let unanswered = error.reason() == Some(Reason::REFUSED_STREAM)
             || (error.is_go_away() && error.reason() == Some(Reason::NO_ERROR));
-        let cause = if error.is_io() { Cause::UpstreamClosed } else { Cause::UpstreamReset };
-        Fault { failure: Failure::with(cause, error), started: false, unanswered }
+        let failure = Failure::with(broken_cause(error, Cause::UpstreamClosed), error);
+        Fault { failure, started: false, unanswered }
     }
 
     /// Moves the body and its trailers.
@@ -265,6 +265,15 @@ fn upstream(error: &h2::Error) -> (RelayFault, Reason) {
 /// Why a response did not come whole.
 #[must_use]
 pub fn truncated(error: &h2::Error) -> Failure {
-    let cause = if error.is_io() { Cause::UpstreamTruncated } else { Cause::UpstreamReset };
-    Failure::with(cause, error)
+    Failure::with(broken_cause(error, Cause::UpstreamTruncated), error)
+}
+
+/// The cause that `error` of an endpoint's stream is, `closed` if its connection ended.
+#[must_use]
+pub fn broken_cause(error: &h2::Error, closed: Cause) -> Cause {
+    match error.get_io() {
+        None => Cause::UpstreamReset,
+        Some(error) if error.kind() == std::io::ErrorKind::TimedOut => Cause::UpstreamStalled,
+        Some(_) => closed,
+    }
 }

@@ -112,7 +112,8 @@ pub async fn serve(
     retire_ns: u64,
 ) {
     let alarm = socket.alarm(&worker.deadlines);
-    let (io, line) = bridge::open(socket, early, Watch::of_client(), Some(OwnWatch::default()));
+    let own_watch = Some(OwnWatch::default());
+    let (io, line) = bridge::open(&worker, socket, early, Watch::of_client(), own_watch);
     let (open, peak, quiet_ns) = (Cell::new(0), Cell::new(0), Cell::new(now_ns()));
     let connection = Rc::new(Connection { worker, peer, instance, line, open, peak, quiet_ns });
     connection.worker.shard.http2.connections.increment();

@@ -7,6 +7,7 @@
 //!   quota and a full mask every sidecar of a node would otherwise sit on processor 0.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -104,9 +105,16 @@ impl Placement {
                 if let Some(processor) = processor {
                     pin(processor);
                 }
-                if let Err(error) = super::run(id, shared) {
-                    tracing::error!(worker = id, %error, "a worker failed");
-                    eprintln!("ringway: worker {id} failed: {error}");
+                // A panic in a task of a connection ends that one; this is about the rest.
+                let run = AssertUnwindSafe(|| super::run(id, shared));
+                match catch_unwind(run) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::error!(worker = id, %error, "a worker failed");
+                        eprintln!("ringway: worker {id} failed: {error}");
+                    }
+                    // The panic has been printed.
+                    Err(_) => tracing::error!(worker = id, "a worker panicked"),
                 }
                 std::process::exit(1);
             })?;

@@ -29,7 +29,7 @@ use crate::http1::response::ResponseHead;
 use crate::http1::scan::{Scan, Scanner};
 use crate::http2::body::{Pace, send_frame};
 use crate::http2::client::{self, Lease};
-use crate::http2::forward::truncated;
+use crate::http2::forward::{broken_cause, truncated};
 use crate::http2::head::Composed;
 use crate::http2::stream::Fault;
 use crate::http2::translate;
@@ -382,8 +382,8 @@ fn framing(forward: &Forward, status: u16, length: Option<u64>, ends: bool) -> (
 fn broken(error: &h2::Error) -> Fault {
     let unanswered = error.reason() == Some(Reason::REFUSED_STREAM)
         || (error.is_go_away() && error.reason() == Some(Reason::NO_ERROR));
-    let cause = if error.is_io() { Cause::UpstreamClosed } else { Cause::UpstreamReset };
-    Fault { failure: Failure::with(cause, error), started: false, unanswered }
+    let failure = Failure::with(broken_cause(error, Cause::UpstreamClosed), error);
+    Fault { failure, started: false, unanswered }
 }
 
 fn write_chunk(data: &[u8], chunked: bool, out: &mut Block) {
