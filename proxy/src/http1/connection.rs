@@ -58,6 +58,16 @@ pub struct Connection {
 /// No deadline of silence.
 pub const UNSET: u64 = 0;
 
+/// What came of waiting for acknowledgements.
+enum Settled {
+    /// They are there.
+    Yes,
+    /// The client has sent something first, or its connection has broken.
+    Readable,
+    /// The connection is over.
+    Closed,
+}
+
 /// Why a connection is not active any more.
 enum Pause {
     /// Nothing has come for a second.
@@ -89,6 +99,11 @@ pub async fn serve(connection: Box<Connection>, mut early: Option<Block>) -> Opt
         let due_ns = connection.silent_until();
         if due_ns <= now_ns() {
             return None;
+        }
+        match connection.settle(due_ns).await {
+            Settled::Yes => {}
+            Settled::Readable => continue,
+            Settled::Closed => return None,
         }
         let Connection { worker, socket, peer, instance, served, retire_ns, .. } = *connection;
         let socket = match socket.rest() {
@@ -139,6 +154,22 @@ impl Connection {
             self.due_ns.set(after(now_ns(), patience).min(self.retire_ns));
         }
         self.due_ns.get()
+    }
+
+    /// Waits until the client has acknowledged all answers: that it is gone is noticed as long as
+    /// its connection does not rest.
+    async fn settle(&self, due_ns: u64) -> Settled {
+        while self.socket.is_owed() {
+            if now_ns() >= due_ns || self.worker.closing_idle() {
+                return Settled::Closed;
+            }
+            match self.socket.idle_until(after(now_ns(), QUIET_TIME).min(due_ns)).await {
+                Ok(true) => return Settled::Readable,
+                Ok(false) => {}
+                Err(_) => return Settled::Closed,
+            }
+        }
+        Settled::Yes
     }
 
     /// Serves requests until a second of silence, or the end.

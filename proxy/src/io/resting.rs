@@ -70,10 +70,10 @@ impl Resting {
     }
 }
 
-/// [`glimpse`] at what a receive would give. No operation may be in flight.
+/// A [`look`] at what a receive would give. No operation may be in flight.
 #[must_use]
 pub fn glimpse_inside(fd: BorrowedFd<'_>, protection: &Protection) -> Glimpse {
-    let seen = glimpse(fd);
+    let seen = look(fd).unwrap_or(Glimpse::Broken);
     let Protection::UserSpace(layer) = protection else { return seen };
     if layer.holds_plaintext() {
         return Glimpse::Bytes;
@@ -99,13 +99,15 @@ pub fn glimpse_inside(fd: BorrowedFd<'_>, protection: &Protection) -> Glimpse {
 }
 
 /// Looks at what has arrived on the wire without taking it: one system call.
-#[must_use]
-pub fn glimpse(fd: BorrowedFd<'_>) -> Glimpse {
+///
+/// # Errors
+/// That of the connection, if it is broken.
+pub fn look(fd: BorrowedFd<'_>) -> Result<Glimpse, Errno> {
     let mut byte = [0u8; 1];
     match rustix::net::recv(fd, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-        Ok((0, _)) => Glimpse::End,
-        Ok(_) => Glimpse::Bytes,
-        Err(Errno::AGAIN | Errno::INTR) => Glimpse::Nothing,
-        Err(_) => Glimpse::Broken,
+        Ok((0, _)) => Ok(Glimpse::End),
+        Ok(_) => Ok(Glimpse::Bytes),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(Glimpse::Nothing),
+        Err(error) => Err(error),
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! nothing is owed         keepalive of the kernel: gone after 30 s without an answer
-//! bytes are outstanding   a look every 5 s: gone after 30 s without an acknowledgement,
-//!                         if the kernel has asked for one and has had the time to ask again
+//! bytes are outstanding   a look every 5 s: gone after 30 s without a word, if the kernel has
+//!                         asked for one twice and has had the time to ask again
 //! ```
 //! `TCP_USER_TIMEOUT` would do for the second, but it counts from when the peer's window closed,
 //! also while the peer answers every probe of it: a reader that pauses for half a minute would be
@@ -11,10 +11,9 @@
 //! route, the listener or the cluster.
 //!
 //! # Invariants
-//! - A peer that answers is never given up here, however little it reads.
-//!
-//! # Not here
-//! Connections that rest outside the runtime: they owe nothing, or are closed soon.
+//! - A peer that answers is not given up here, however little it reads; nor for one question or
+//!   answer that was lost.
+//! - Only connections that owe nothing rest outside the runtime, where nobody looks.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,6 +25,8 @@ use crate::sys::stream::{Answers, Stream};
 
 /// The kernel lets no more time pass between two questions (`TCP_RTO_MAX`).
 const QUESTION_INTERVAL_MAX: Duration = Duration::from_secs(120);
+/// Unanswered questions of the kernel, at least: one may be lost, or its answer.
+const QUESTIONS_MIN: u8 = 2;
 /// How much later than it was due a question, or the answer to it, may be.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -57,7 +58,8 @@ fn is_gone(stream: &Stream) -> bool {
 
 /// Whether a peer that owes acknowledgements owes them for too long.
 fn silent_for_too_long(answers: Answers) -> bool {
-    answers.asked
+    !answers.closed
+        && answers.asked >= QUESTIONS_MIN
         && answers.silence >= SILENCE_TIME
         && answers.silence >= question_interval(answers) + GRACE
 }
@@ -77,7 +79,7 @@ mod tests {
     /// `silence` seconds after the last answer; `timeout` is in milliseconds.
     fn answers(silence: u64, timeout: u64, doubled: u8, in_flight: bool) -> Answers {
         let (silence, timeout) = (Duration::from_secs(silence), Duration::from_millis(timeout));
-        Answers { silence, asked: true, in_flight, timeout, doubled }
+        Answers { silence, asked: 7, closed: false, in_flight, timeout, doubled }
     }
 
     #[test]
@@ -92,8 +94,14 @@ mod tests {
         // A slow path: the next retransmission is due after 48 s.
         assert!(!silent_for_too_long(answers(45, 48_000, 4, true)));
         assert!(silent_for_too_long(answers(49, 48_000, 4, true)));
-        let unasked = Answers { asked: false, ..answers(3600, 200, 0, true) };
-        assert!(!silent_for_too_long(unasked));
+    }
+
+    #[test]
+    fn a_question_that_was_lost_proves_nothing_and_neither_does_a_connection_that_is_over() {
+        for asked in 0..QUESTIONS_MIN {
+            assert!(!silent_for_too_long(Answers { asked, ..answers(3600, 200, 0, true) }));
+        }
+        assert!(!silent_for_too_long(Answers { closed: true, ..answers(3600, 200, 0, true) }));
     }
 
     #[test]

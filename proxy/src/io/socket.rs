@@ -30,7 +30,7 @@ use super::deadlines::{Alarm, Deadlines, Expiry, after};
 use super::options::new_socket;
 use super::pacing;
 use super::race::{self, Either};
-use super::resting::{Glimpse, Protection, Resting, glimpse, glimpse_inside};
+use super::resting::{Glimpse, Protection, Resting, glimpse_inside, look};
 use super::turn;
 use crate::limits::{GOODBYE_TIME, LINGER_BYTES_MAX, LINGER_TIME, QUIET_TIME};
 use crate::sys::block::Block;
@@ -497,10 +497,20 @@ impl Socket {
         self.stream.outstanding().map_or(0, |queued| (buffer as u64).saturating_sub(queued))
     }
 
+    /// Whether the peer has not acknowledged all that was sent.
+    #[must_use]
+    pub fn is_owed(&self) -> bool {
+        self.stream.outstanding().is_ok_and(|bytes| bytes > 0)
+    }
+
     /// Looks at what has arrived on the wire without taking it: one system call.
     #[must_use]
     pub fn glimpse(&self) -> Glimpse {
-        glimpse(self.fd())
+        look(self.fd()).unwrap_or_else(|error| {
+            // It is told once.
+            self.stream.remember(error);
+            Glimpse::Broken
+        })
     }
 
     /// [`Self::glimpse`] at what a receive would give. No operation may be in flight: what protects

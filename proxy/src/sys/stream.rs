@@ -17,17 +17,23 @@ use std::time::Duration;
 use monoio::BufResult;
 use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelHandle, CancelableAsyncReadRent};
 use monoio::net::TcpStream;
+use rustix::io::Errno;
 use rustix::net::{Shutdown, sockopt};
 
 use super::block::Block;
 
+/// The state of a connection that is over (`net/tcp_states.h` of Linux).
+const TCP_CLOSE: u8 = 7;
+
 /// How a peer acknowledges what it is sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Answers {
-    /// The time since its last acknowledgement.
+    /// The time since its last acknowledgement, or data.
     pub silence: Duration,
-    /// Whether it has been asked for one since, by a retransmission or a probe of its window.
-    pub asked: bool,
+    /// How often it has been asked for one since, by a retransmission or a probe of its window.
+    pub asked: u8,
+    /// Whether the connection is over: nothing will be acknowledged any more.
+    pub closed: bool,
     /// Whether segments are under way. If not, what is outstanding waits for its window to open.
     pub in_flight: bool,
     /// The retransmission timeout.
@@ -129,9 +135,12 @@ impl Stream {
         }
         // SAFETY: it is made of integers, for which zeroes are a value.
         let info = unsafe { info.assume_init() };
+        // Where data comes fast the kernel takes no note of the acknowledgements in it.
+        let silence_ms = info.tcpi_last_ack_recv.min(info.tcpi_last_data_recv);
         Ok(Answers {
-            silence: Duration::from_millis(info.tcpi_last_ack_recv.into()),
-            asked: info.tcpi_retransmits > 0 || info.tcpi_probes > 0,
+            silence: Duration::from_millis(silence_ms.into()),
+            asked: info.tcpi_retransmits.max(info.tcpi_probes),
+            closed: info.tcpi_state == TCP_CLOSE,
             in_flight: info.tcpi_unacked > 0,
             timeout: Duration::from_micros(info.tcpi_rto.into()),
             doubled: info.tcpi_backoff,
@@ -154,6 +163,13 @@ impl Stream {
     pub fn give_up(&self) {
         self.given_up.set(true);
         self.dissolve();
+    }
+
+    /// Keeps in mind what the kernel says only once: that the peer is gone.
+    pub fn remember(&self, error: Errno) {
+        if error == Errno::TIMEDOUT {
+            self.given_up.set(true);
+        }
     }
 
     /// What an error of the descriptor comes from, if that is known better than by the kernel.

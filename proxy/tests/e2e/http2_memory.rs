@@ -155,7 +155,7 @@ on_both_backends! {
         let before = chain.resident();
         let url = format!("http://{}/", chain.near.address("web"));
         let output = Command::new("curl")
-            .args(["-sS", "--http2-prior-knowledge", "--max-time", "120", "-o", "/dev/null"])
+            .args(["-sS", "--http2-prior-knowledge", "--max-time", "300", "-o", "/dev/null"])
             .args(["-w", "%{http_code} %{size_download}", &url])
             .output()
             .unwrap();
@@ -175,7 +175,7 @@ on_both_backends! {
         std::fs::File::create(&file).unwrap().set_len(LONG).unwrap();
         let url = format!("http://{}/", chain.near.address("web"));
         let output = Command::new("curl")
-            .args(["-sS", "--http2-prior-knowledge", "--max-time", "120", "-T"])
+            .args(["-sS", "--http2-prior-knowledge", "--max-time", "300", "-T"])
             .arg(&file)
             .arg(&url)
             .output()

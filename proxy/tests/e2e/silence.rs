@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use socket2::{SockFilter, SockRef};
@@ -22,6 +23,12 @@ const LATEST: Duration = Duration::from_secs(90);
 /// `BPF_RET | BPF_K` with 0 bytes.)
 fn vanish(stream: &TcpStream) {
     SockRef::from(stream).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)]).unwrap();
+}
+
+/// What is asked for: little enough to wait in the proxy's kernel, or more than that.
+fn size_of(head: &str) -> Option<usize> {
+    let sizes = [("/little", MIB), ("/much", 64 * MIB)];
+    sizes.iter().find(|(path, _)| head.contains(path)).map(|(_, size)| *size)
 }
 
 /// Writes until the other side takes no more for a while. Returns how many bytes that was.
@@ -56,8 +63,7 @@ on_both_backends! {
                 stream.write_all(&ok(b"all of it")).unwrap();
                 return;
             }
-            // Little enough to wait in the proxy's kernel, or more than that.
-            let size = if head.contains("/little") { MIB } else { 64 * MIB };
+            let size = size_of(&head).unwrap();
             stream.write_all(&ok(&vec![7; size])).unwrap();
             let _ = stream.read(&mut [0]);
         });
@@ -98,28 +104,41 @@ on_both_backends! {
     }
 
     fn peers_that_are_gone_are_given_up(backend: Backend) {
-        let origin = Origin::connections(|mut stream, _| {
+        let last = Arc::new(Barrier::new(2));
+        let heard = Arc::clone(&last);
+        let origin = Origin::connections(move |mut stream, _| {
             let mut reader = Client::over(stream.try_clone().unwrap());
             let (head, _) = read_request(&mut reader).unwrap();
-            if head.contains("/much") {
-                let _ = stream.write_all(&ok(&vec![7; 64 * MIB]));
+            if let Some(size) = size_of(&head) {
+                let _ = stream.write_all(&ok(&vec![7; size]));
                 return;
             }
             stream.write_all(&ok(b"the last word")).unwrap();
+            heard.wait();
             vanish(&stream);
+            heard.wait();
             std::thread::sleep(LATEST);
         });
         let proxy = Proxy::start(backend, &origin.config());
         let ends = Ends::start(backend);
-        // A client with bytes that it has not read, so that its window is closed.
-        let mut gone = proxy.client("web");
-        gone.send("GET /much HTTP/1.1\r\nHost: a\r\n\r\n").head();
-        vanish(&gone.stream);
+        // Clients with bytes that they have not read, so that their window is closed: in the midst
+        // of a response, and with one that is complete as far as the proxy is concerned.
+        let gone = ["/much", "/little"].map(|path| {
+            let mut gone = proxy.client("web");
+            gone.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).head();
+            gone
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        gone.iter().for_each(|gone| vanish(&gone.stream));
         std::thread::scope(|scope| {
             // An endpoint that answers one request and not the next.
             let mut client = proxy.client("web");
             client.stream.set_read_timeout(Some(LATEST)).unwrap();
             assert_eq!(client.get("/").body, b"the last word");
+            // That too has been acknowledged by now: nothing of the endpoint's own is on the way.
+            std::thread::sleep(Duration::from_millis(300));
+            last.wait();
+            last.wait();
             scope.spawn(move || {
                 client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
                 let response = client.response();
@@ -130,6 +149,7 @@ on_both_backends! {
             for owed in [&b""[..], b"x"] {
                 let mut pair = ends.connect();
                 pair.greet();
+                std::thread::sleep(Duration::from_millis(300));
                 vanish(&pair.server);
                 scope.spawn(move || {
                     let since = Instant::now();
@@ -140,7 +160,8 @@ on_both_backends! {
         });
         proxy.counts("ringway_failures_total{cause=\"client_stalled\"", 1.0);
         proxy.counts("ringway_failures_total{cause=\"upstream_stalled\"", 1.0);
-        proxy.counts("ringway_silent_peers_total", 2.0);
+        proxy.counts("ringway_silent_peers_total", 3.0);
+        proxy.counts("ringway_downstream_connections", 0.0);
         ends.proxy.counts("ringway_failures_total{cause=\"upstream_stalled\"", 2.0);
         // The kernel finds a peer that owes nothing.
         ends.proxy.counts("ringway_silent_peers_total", 1.0);

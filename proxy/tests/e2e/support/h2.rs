@@ -59,10 +59,10 @@ impl H2Client {
         Self { runtime, send, connection }
     }
 
-    /// Runs `work`, and fails after ten seconds.
+    /// Runs `work`, and fails after half a minute.
     pub fn run<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs(10), work).await.expect("within ten seconds")
+            tokio::time::timeout(Duration::from_secs(30), work).await.expect("within 30 s")
         })
     }
 
