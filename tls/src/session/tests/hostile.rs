@@ -331,40 +331,67 @@ fn a_handshake_cut_at_any_byte_waits() {
 fn a_handshake_in_two_reads_is_one_handshake() {
     let root = Authority::new("root");
     let (server, client) = members(&root);
-    let mut lengths = (1, 1);
-    for cut in 0.. {
-        let mut pair = Pair::new(&server, &client);
-        let (mut hello, mut flight, mut answer) = (Vec::new(), Vec::new(), Vec::new());
-        pair.client.handshake(&mut [], &mut hello, NOW).expect("a hello");
-        pair.server.handshake(&mut hello, &mut flight, NOW).expect("a flight");
-        in_two(&mut pair.client, flight.clone(), cut % lengths.0, &mut answer);
-        crate::testing::seal_all(&mut pair.client, b"right behind", &mut answer);
-        let mut rest = in_two(&mut pair.server, answer.clone(), cut % lengths.1, &mut Vec::new());
-        assert_eq!(open_all(&mut pair.server, &mut rest), b"right behind", "cut at {cut}");
-        lengths = (flight.len(), answer.len());
-        if cut > lengths.0.max(lengths.1) {
+    let mut longest = 1;
+    for cut in 1.. {
+        longest = longest.max(shake_in_pieces(&server, &client, &[cut, usize::MAX]));
+        if cut > longest {
             break;
         }
     }
 }
 
-/// Has `session` shake hands with `wire`, of which it sees the first `cut` bytes alone first.
-/// Returns what is left of it.
-fn in_two(session: &mut Session, wire: Vec<u8>, cut: usize, out: &mut Vec<u8>) -> Vec<u8> {
+proptest! {
+    #[test]
+    fn a_handshake_in_any_pieces_is_one_handshake(
+        sizes in prop::collection::vec(1..800usize, 1..8),
+    ) {
+        let root = Authority::new("root");
+        let (server, client) = members(&root);
+        shake_in_pieces(&server, &client, &sizes);
+    }
+}
+
+/// Each side gets what the other sends in pieces of `sizes`, again and again, and data right behind
+/// the handshake. Returns how much the server gets.
+fn shake_in_pieces(server: &ServerTls, client: &ClientTls, sizes: &[usize]) -> usize {
+    let mut pair = Pair::new(server, client);
+    let (mut hello, mut flight, mut answer) = (Vec::new(), Vec::new(), Vec::new());
+    pair.client.handshake(&mut [], &mut hello, NOW).expect("a hello");
+    let rest = in_pieces(&mut pair.server, hello, sizes, &mut flight);
+    assert_eq!(rest, None, "the client has still something to say");
+    in_pieces(&mut pair.client, flight, sizes, &mut answer).expect("established");
+    crate::testing::seal_all(&mut pair.client, b"right behind", &mut answer);
+    let length = answer.len();
+    let rest = in_pieces(&mut pair.server, answer, sizes, &mut Vec::new());
+    let mut rest = rest.unwrap_or_else(|| panic!("not established in pieces of {sizes:?}"));
+    assert_eq!(open_all(&mut pair.server, &mut rest), b"right behind", "pieces of {sizes:?}");
+    length
+}
+
+/// Has `session` shake hands with `wire` in pieces. Returns what is behind the handshake once it is
+/// over.
+fn in_pieces(
+    session: &mut Session,
+    wire: Vec<u8>,
+    sizes: &[usize],
+    out: &mut Vec<u8>,
+) -> Option<Vec<u8>> {
     let (mut wire, mut has) = (wire, Vec::new());
-    let cut = cut.min(wire.len());
-    for count in [cut, wire.len() - cut] {
-        has.extend(wire.drain(..count));
+    for size in sizes.iter().cycle() {
+        if wire.is_empty() {
+            return None;
+        }
+        has.extend(wire.drain(..wire.len().min(*size)));
         let advance = session.handshake(&mut has, out, NOW).unwrap_or_else(|fault| {
-            panic!("{fault} with a cut at {cut}");
+            panic!("{fault} in pieces of {sizes:?}");
         });
         has.drain(..advance.consumed);
         if advance.step == Step::Established {
             has.append(&mut wire);
-            return has;
+            return Some(has);
         }
     }
-    panic!("not established with a cut at {cut}");
+    None
 }
 
 /// 32 records without data, which is what rustls allows, and the beginning of a message.
