@@ -368,6 +368,8 @@ async fn proxy_header(socket: &Socket, timeout: std::time::Duration) -> Result<H
         match proxy_protocol::parse(block.data()) {
             Ok(Some(header)) => {
                 block.consume(header.length);
+                // Whoever comes next wants room for as much as a block has.
+                block.compact();
                 return Ok((header.addresses, block));
             }
             Ok(None) => {}

@@ -277,11 +277,11 @@ impl<'a> Direction<'a> {
                     self.sink.abort();
                 }
             };
-            let (sent, block) = self.sink.send_some(rest, self.sink_pause(), look).await;
+            let moved = || self.activity.touch();
+            let (sent, block) = self.sink.send_some(rest, self.sink_pause(), look, moved).await;
             if let Err(error) = sent {
                 return Err(self.found.get().unwrap_or_else(|| self.sink_broken(&error)));
             }
-            self.activity.touch();
             rest = block;
         }
         Ok(rest)

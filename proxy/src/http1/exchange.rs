@@ -32,7 +32,7 @@ use super::connection::Connection;
 use super::plan::{self, Answered, Context, Forward, Plan, Refused};
 use super::relay::{Coding, Relay, RelayFault, Side};
 use super::reply::{Reply, ReplyEnd, ReplyFault};
-use crate::io::deadlines::{Expiry, after};
+use crate::io::deadlines::after;
 use crate::io::notify::Notify;
 use crate::io::race::{self, Either};
 use crate::io::resting::Glimpse;
@@ -388,9 +388,7 @@ impl Exchange<'_> {
     /// Whether the client has reset its connection.
     fn client_is_gone(&self) -> bool {
         let gone = &self.progress.client_gone;
-        if !gone.get() {
-            gone.set(self.connection.socket.glimpse() == Glimpse::Broken);
-        }
+        gone.set(gone.get() || self.connection.socket.glimpse() == Glimpse::Broken);
         gone.get()
     }
 
@@ -502,11 +500,12 @@ impl Exchange<'_> {
                     // The endpoint has said all it will: the rest of the body is of no use.
                     stop.set(true);
                     reply.up.shutdown();
-                    down.receiving().set(0, Expiry::Cancel);
+                    down.receiving().end();
                 }
             })
             .await
         };
+        down.receiving().clear();
         self.replied(&reply);
         match answered {
             Ok(end) => self.finish(forward, upstream, end, sent.ok(), uploaded.get()).await,

@@ -270,6 +270,8 @@ impl Relay<'_> {
     /// Splices the run that is sure to come.
     async fn splice(&self, body: &mut Body) -> Result<(), RelayFault> {
         let run = body.run();
+        // The deadline of the receive before, which counted from its beginning.
+        self.source.receiving().clear();
         match splice::run(self.source, self.sink, run, self).await {
             Run::Complete => {
                 body.skip(run);

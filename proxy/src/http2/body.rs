@@ -40,8 +40,19 @@ pub struct Pace {
     /// When the exchange must be over, on the clock of `now_ns`.
     deadline_ns: u64,
     moved_ns: Cell<u64>,
-    /// Of what comes from the client, and of what goes to it.
-    alarms: [Alarm; 2],
+    /// One for each [`Wait`]: they go on side by side.
+    alarms: [Alarm; 3],
+}
+
+/// What a stream waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// What comes from the client.
+    Request,
+    /// What comes from the endpoint, and room for it at the client.
+    Response,
+    /// Room at the endpoint for what comes from the client.
+    Upload,
 }
 
 impl Pace {
@@ -54,7 +65,8 @@ impl Pace {
         deadline_ns: u64,
     ) -> Self {
         let alarm = || socket.alarm(deadlines);
-        Self { idle, deadline_ns, moved_ns: Cell::new(now_ns()), alarms: [alarm(), alarm()] }
+        let alarms = [alarm(), alarm(), alarm()];
+        Self { idle, deadline_ns, moved_ns: Cell::new(now_ns()), alarms }
     }
 
     /// Until when to wait for progress.
@@ -68,19 +80,19 @@ impl Pace {
         self.moved_ns.set(now_ns());
     }
 
-    /// Waits for `work` by one of the two alarms; `None` when neither direction has moved for too
-    /// long.
-    pub async fn timely<T>(&self, alarm: usize, work: impl Future<Output = T>) -> Option<T> {
+    /// Waits for `work`; `None` when neither direction has moved for too long.
+    pub async fn timely<T>(&self, wait: Wait, work: impl Future<Output = T>) -> Option<T> {
+        let alarm = &self.alarms[wait as usize];
         let mut work = pin!(work);
         loop {
             let due_ns = after(self.moved_ns.get(), self.idle).min(self.deadline_ns);
             if now_ns() >= due_ns {
                 return None;
             }
-            let waited = pin!(self.alarms[alarm].wait_until(due_ns));
+            let waited = pin!(alarm.wait_until(due_ns));
             match race::first(work.as_mut(), waited).await {
                 Either::Left(done) => {
-                    self.alarms[alarm].clear();
+                    alarm.clear();
                     return Some(done);
                 }
                 Either::Right(()) => {}
@@ -276,7 +288,7 @@ pub async fn send_bytes(
 ) -> Result<(), RelayFault> {
     let mut rest = bytes;
     while !rest.is_empty() {
-        let room = room(stream, rest.len(), pace).await?;
+        let room = room(stream, rest.len(), pace, Wait::Response).await?;
         let (now, later) = rest.split_at(rest.len().min(room));
         rest = later;
         let last = ends && rest.is_empty();
@@ -286,7 +298,7 @@ pub async fn send_bytes(
     Ok(())
 }
 
-/// [`send_bytes`] for bytes that need no copy.
+/// [`send_bytes`] for bytes that need no copy, in either direction.
 ///
 /// # Errors
 /// When the other side takes no more.
@@ -294,14 +306,14 @@ pub async fn send_frame(
     stream: &mut SendStream<Bytes>,
     frame: Bytes,
     ends: bool,
-    pace: &Pace,
+    (pace, wait): (&Pace, Wait),
 ) -> Result<(), RelayFault> {
     let mut rest = frame;
     if rest.is_empty() && ends {
         return end(stream);
     }
     while !rest.is_empty() {
-        let room = room(stream, rest.len(), pace).await?;
+        let room = room(stream, rest.len(), pace, wait).await?;
         let now = rest.split_to(rest.len().min(room));
         let last = ends && rest.is_empty();
         stream.send_data(now, last).map_err(client)?;
@@ -315,6 +327,7 @@ async fn room(
     stream: &mut SendStream<Bytes>,
     wanted: usize,
     pace: &Pace,
+    wait: Wait,
 ) -> Result<usize, RelayFault> {
     stream.reserve_capacity(wanted);
     let opened = poll_fn(|context| {
@@ -333,7 +346,7 @@ async fn room(
             }
         }
     });
-    match pace.timely(1, opened).await {
+    match pace.timely(wait, opened).await {
         Some(opened) => opened,
         None => Err(RelayFault::Client(Cause::ClientStalled.into())),
     }

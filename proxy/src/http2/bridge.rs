@@ -29,7 +29,7 @@ use ringway_stats::clock::now_ns;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::flood::{Flood, OwnWatch, Watch};
-use crate::io::deadlines::{Expiry, after};
+use crate::io::deadlines::after;
 use crate::io::notify::Notify;
 use crate::io::socket::{Arrival, Socket};
 use crate::limits::{GATHERED_BYTES_MAX, HTTP2_SEND_STALL, HTTP2_SILENCE};
@@ -270,8 +270,9 @@ async fn write(wire: Rc<Wire>) {
     if wire.broken.get().is_none() {
         wire.socket.finish().await;
     }
-    wire.socket.receiving().set(0, Expiry::Cancel);
+    wire.socket.receiving().end();
     wire.read_to_the_end.wait().await;
+    wire.socket.receiving().clear();
     let over = matches!(*wire.inbound.borrow(), Inbound::End | Inbound::Broken(_));
     if wire.broken.get().is_none() && !over {
         // Nobody reads what has come: it is not kept for as long as the peer sends on.

@@ -52,6 +52,8 @@ struct Shelf {
     clients: Vec<Rc<Client>>,
     /// One at a time opens a connection.
     opening: Rc<Places>,
+    /// Why the last one could not, and when.
+    failed: Option<(u64, Failure)>,
 }
 
 /// A connection.
@@ -121,10 +123,25 @@ impl Clients {
 
     fn opening(&self, key: Key) -> Rc<Places> {
         let mut shelves = self.0.borrow_mut();
-        let shelf = shelves
-            .entry(key)
-            .or_insert_with(|| Shelf { clients: Vec::new(), opening: Places::new(1) });
+        let shelf = shelves.entry(key).or_insert_with(|| Shelf {
+            clients: Vec::new(),
+            opening: Places::new(1),
+            failed: None,
+        });
         Rc::clone(&shelf.opening)
+    }
+
+    fn note_failure(&self, key: &Key, failure: &Failure) {
+        if let Some(shelf) = self.0.borrow_mut().get_mut(key) {
+            shelf.failed = Some((now_ns(), failure.clone()));
+        }
+    }
+
+    /// Why none could be opened, if that was tried to the end since `asked_ns`.
+    fn failure_since(&self, key: &Key, asked_ns: u64) -> Option<Failure> {
+        let shelves = self.0.borrow();
+        let (failed_ns, failure) = shelves.get(key)?.failed.as_ref()?;
+        (*failed_ns >= asked_ns).then(|| failure.clone())
     }
 
     fn add(&self, key: Key, client: &Rc<Client>) {
@@ -177,6 +194,7 @@ pub async fn lease(
             return Ok(Lease::new(picked, client));
         }
         let opening = worker.clients.opening(key);
+        let asked_ns = now_ns();
         let place = opening.take().await;
         // Somebody else may have opened one meanwhile.
         if let Some(client) = known() {
@@ -184,11 +202,19 @@ pub async fn lease(
             return Ok(Lease::new(picked, client));
         }
         let slot = picked.slot;
-        match open(worker, picked, peer, key, deadline_ns).await {
+        // All who have waited for one attempt share how it ended: each of them would take as long.
+        let shared = worker.clients.failure_since(&key, asked_ns);
+        let opened = match shared {
+            Some(failure) => Err(failure),
+            None => open(worker, picked, peer, key, deadline_ns).await.inspect_err(|failure| {
+                worker.clients.note_failure(&key, failure);
+                worker.shard.connect_failures.increment();
+            }),
+        };
+        match opened {
             Ok(lease) => return Ok(lease),
             Err(failure) => {
                 drop(place);
-                worker.shard.connect_failures.increment();
                 let late =
                     matches!(failure.cause, Cause::ConnectTimeout | Cause::UpstreamTlsTimeout);
                 if late && now_ns() >= deadline_ns {

@@ -17,15 +17,16 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 
-use super::body::{Pace, RelayFault, send_frame};
+use super::body::{Pace, RelayFault, Wait, send_frame};
 use super::client::Lease;
 use super::stream::{Done, Fault};
 use super::upload::{Upload, UploadFault};
 use super::{flood, grpc, translate};
 use crate::io::notify::Notify;
 use crate::io::race::{self, Either};
+use crate::limits::INTERIM_RESPONSES_MAX;
 use crate::outcome::{Cause, Failure};
 use ringway_router::HeaderEdits;
 use ringway_stats::clock::now_ns;
@@ -44,6 +45,8 @@ pub struct Attempt<'a> {
     pub first_byte_ns: &'a Cell<u64>,
     /// Set when the client has reset its stream.
     pub client_gone: &'a Cell<bool>,
+    /// Set when the client has sent what is not taken: it is still there.
+    pub refused: Cell<bool>,
     /// Whether it is a call of gRPC.
     pub is_grpc: bool,
     /// How a call of gRPC has ended, once that is known.
@@ -71,7 +74,8 @@ impl Attempt<'_> {
     ) -> Result<Done, Fault> {
         let ended = upload.is_done();
         let mut sender = self.lease.sender();
-        let ready = self.pace.timely(0, poll_fn(|context| sender.poll_ready(context))).await;
+        let ready =
+            self.pace.timely(Wait::Request, poll_fn(|context| sender.poll_ready(context))).await;
         match ready {
             Some(Ok(())) => {}
             Some(Err(error)) => return Err(self.unsent(&error)),
@@ -89,8 +93,13 @@ impl Attempt<'_> {
             let answering = pin!(self.reply(response, respond));
             race::both(sending, answering, |first| match first {
                 Either::Left(Err(UploadFault::Client(failure))) => {
+                    let told = if failure.cause == Cause::ClientReset {
+                        self.client_gone
+                    } else {
+                        &self.refused
+                    };
+                    told.set(true);
                     client_fault.set(Some(failure.clone()));
-                    self.client_gone.set(true);
                 }
                 Either::Left(_) => {}
                 // A success that came early is no reason to withhold the rest.
@@ -108,6 +117,13 @@ impl Attempt<'_> {
         }
     }
 
+    /// The client has reset its stream, unless it was refused for what it sent.
+    fn note_gone(&self) {
+        if !self.refused.get() {
+            self.client_gone.set(true);
+        }
+    }
+
     /// A request that did not get out.
     fn unsent(&self, error: &h2::Error) -> Fault {
         self.lease.leaves();
@@ -121,17 +137,19 @@ impl Attempt<'_> {
         respond: &mut SendResponse<Bytes>,
     ) -> Result<Done, Fault> {
         let mut response = response;
+        let mut interims = 0;
         let received = loop {
-            let said = self.pace.timely(1, self.next(&mut response, respond)).await;
+            let said = self.pace.timely(Wait::Response, self.next(&mut response, respond)).await;
             self.pace.moved();
             match said {
                 Some(Said::Interim(interim)) => {
+                    admit_interim(interim.status(), &mut interims).map_err(Fault::before)?;
                     let _ = respond.send_informational(interim);
                 }
                 Some(Said::Final(Ok(received))) => break received,
                 Some(Said::Final(Err(error))) => return Err(self.broken(&error)),
                 Some(Said::Gone) => {
-                    self.client_gone.set(true);
+                    self.note_gone();
                     return Err(Fault::before(Cause::ClientReset.into()));
                 }
                 None => return Err(Fault::before(self.pace.stall_cause().into())),
@@ -177,7 +195,7 @@ impl Attempt<'_> {
             if let Poll::Ready(received) = Pin::new(&mut *response).poll(context) {
                 return Poll::Ready(Said::Final(received));
             }
-            if self.client_gone.get() {
+            if self.client_gone.get() || self.refused.get() {
                 return Poll::Ready(Said::Gone);
             }
             respond.poll_reset(context).map(|_| Said::Gone)
@@ -208,14 +226,17 @@ impl Attempt<'_> {
                 if let Poll::Ready(data) = body.poll_data(context) {
                     return Poll::Ready(Some(data));
                 }
+                if self.refused.get() {
+                    return Poll::Ready(None);
+                }
                 stream.poll_reset(context).map(|_| None)
             });
-            let data = match self.pace.timely(1, next).await {
+            let data = match self.pace.timely(Wait::Response, next).await {
                 Some(Some(Some(Ok(data)))) => data,
                 Some(Some(Some(Err(error)))) => return Err(upstream(&error)),
                 Some(Some(None)) => break,
                 Some(None) => {
-                    self.client_gone.set(true);
+                    self.note_gone();
                     return Err((RelayFault::Client(Cause::ClientReset.into()), Reason::CANCEL));
                 }
                 None => {
@@ -225,7 +246,7 @@ impl Attempt<'_> {
             };
             self.pace.moved();
             let (count, ends) = (data.len(), body.is_end_stream());
-            let sent = send_frame(stream, data, ends, self.pace).await;
+            let sent = send_frame(stream, data, ends, (self.pace, Wait::Response)).await;
             sent.map_err(|fault| (fault, Reason::CANCEL))?;
             // Fails only for a stream that is over.
             let _ = body.flow_control().release_capacity(count);
@@ -233,7 +254,8 @@ impl Attempt<'_> {
                 return Ok(());
             }
         }
-        let trailers = self.pace.timely(1, poll_fn(|context| body.poll_trailers(context))).await;
+        let trailers =
+            self.pace.timely(Wait::Response, poll_fn(|context| body.poll_trailers(context))).await;
         let trailers: Option<HeaderMap> = match trailers {
             Some(Ok(trailers)) => trailers.map(translate::clean_trailers),
             Some(Err(error)) => return Err(upstream(&error)),
@@ -250,6 +272,18 @@ impl Attempt<'_> {
         let gone = |error| RelayFault::Client(Failure::with(Cause::ClientReset, error));
         ended.map_err(|error| (gone(error), Reason::CANCEL))
     }
+}
+
+/// Counts an interim response, which goes on to the client without flow control.
+///
+/// # Errors
+/// When there are too many, or it is one that HTTP/2 does not know (RFC 9113 section 8.6).
+pub fn admit_interim(status: StatusCode, count: &mut u32) -> Result<(), Failure> {
+    *count += 1;
+    if status == StatusCode::SWITCHING_PROTOCOLS || *count > INTERIM_RESPONSES_MAX {
+        return Err(Failure::with(Cause::UpstreamMalformed, "an interim response"));
+    }
+    Ok(())
 }
 
 /// A body that broke off: the client is told in the endpoint's words, unless these are about the

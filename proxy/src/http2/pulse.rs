@@ -55,8 +55,9 @@ impl Pulse {
                 self.asked_ns = None;
             }
             None if now_ns >= after(line.heard_ns(), self.interval) => {
-                let sent = self.ping.as_mut().map(|ping| ping.send_ping(Ping::opaque()));
-                if matches!(sent, Some(Ok(()))) {
+                if let Some(ping) = &mut self.ping {
+                    // Refused while the last one is not answered: that asks as well.
+                    let _ = ping.send_ping(Ping::opaque());
                     self.asked_ns = Some(now_ns);
                 }
             }

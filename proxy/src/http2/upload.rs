@@ -17,19 +17,21 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
-use super::body::{Pace, send_frame};
+use super::body::{Pace, Wait, send_frame};
 use super::translate;
 use crate::http1::body::Body;
 use crate::http1::compose::Writer;
 use crate::io::notify::Notify;
 use crate::io::race::{self, Either};
 use crate::io::socket::Socket;
-use crate::limits::{REPLAYED_BYTES_MAX, REPLAYED_FRAMES_MAX};
+use crate::limits::{LARGE_BLOCK_BYTES, REPLAYED_BYTES_MAX, REPLAYED_FRAMES_MAX};
 use crate::outcome::{Cause, Failure};
 use crate::sys::block::Block;
 
 /// What a chunk adds to its data: a line of at most 16 digits, and two line ends.
 const CHUNK_OVERHEAD: usize = 20;
+/// What of a frame goes into one block; a frame may be longer.
+const DATA_BYTES_MAX: usize = LARGE_BLOCK_BYTES - CHUNK_OVERHEAD;
 
 /// Why the body of a request did not go over whole.
 #[derive(Debug)]
@@ -78,6 +80,21 @@ pub(crate) struct Sent {
     end: Option<Option<HeaderMap>>,
     /// Frames that were sent by this attempt.
     at: usize,
+}
+
+/// Sends `data` to an endpoint, until `stop`.
+async fn send(
+    stream: &mut SendStream<Bytes>,
+    data: Bytes,
+    ends: bool,
+    pace: &Pace,
+    stop: &Notify,
+) -> Result<(), UploadFault> {
+    let sending = pin!(send_frame(stream, data, ends, (pace, Wait::Upload)));
+    match race::first(sending, pin!(stop.wait())).await {
+        Either::Left(sent) => sent.map_err(|_| UploadFault::Upstream),
+        Either::Right(()) => Err(UploadFault::Stopped),
+    }
 }
 
 /// What the client sends next.
@@ -146,6 +163,13 @@ impl Upload {
                 Some(data) => Next::Data(data),
                 None => self.next(pace, stop).await?,
             };
+            let next = match next {
+                Next::Data(mut data) if data.len() > DATA_BYTES_MAX => {
+                    self.held = Some(data.split_off(DATA_BYTES_MAX));
+                    Next::Data(data)
+                }
+                next => next,
+            };
             pace.moved();
             up.receiving().postpone(pace.due_ns());
             let (block, taken) = match &next {
@@ -186,8 +210,7 @@ impl Upload {
     ) -> Result<(), UploadFault> {
         while !self.done {
             if let Some(data) = self.sent.as_mut().and_then(Sent::again) {
-                let sent = send_frame(stream, data, false, pace).await;
-                sent.map_err(|_| UploadFault::Upstream)?;
+                send(stream, data, false, pace, stop).await?;
                 self.release_owed();
                 continue;
             }
@@ -202,8 +225,7 @@ impl Upload {
                     self.admit(data.len())?;
                     self.owed = data.len();
                     let ends = self.incoming.is_end_stream();
-                    let sent = send_frame(stream, data, ends, pace).await;
-                    sent.map_err(|_| UploadFault::Upstream)?;
+                    send(stream, data, ends, pace, stop).await?;
                     self.release_owed();
                     self.done = ends;
                 }
@@ -255,7 +277,7 @@ impl Upload {
         let next = pin!(poll_fn(|context| self.poll_next(context)));
         let stopped = pin!(stop.wait());
         let wanted = race::first(next, stopped);
-        match pace.timely(0, wanted).await {
+        match pace.timely(Wait::Request, wanted).await {
             Some(Either::Left(next)) => next,
             Some(Either::Right(())) => Err(UploadFault::Stopped),
             None => Err(UploadFault::Client(Cause::RequestTimeout.into())),

@@ -58,6 +58,8 @@ struct Entry {
     due_ns: u64,
     expiry: Expiry,
     expired: bool,
+    /// No wait goes on, whatever deadline it sets.
+    ended: bool,
     watched: bool,
     canceller: Option<Canceller>,
     waker: Option<Waker>,
@@ -194,6 +196,7 @@ impl Alarm {
             due_ns: NEVER,
             expiry: Expiry::Wake,
             expired: false,
+            ended: false,
             watched: false,
             canceller: None,
             waker: None,
@@ -208,12 +211,29 @@ impl Alarm {
 
     /// Sets the deadline to `due_ns` on the clock of `now_ns`, in place of any before.
     pub fn set(&self, due_ns: u64, expiry: Expiry) {
-        self.with(|entry| {
-            entry.due_ns = due_ns;
+        let due_ns = self.with(|entry| {
+            entry.due_ns = if entry.ended { 0 } else { due_ns };
             entry.expiry = expiry;
             entry.expired = false;
+            entry.due_ns
         });
         self.deadlines.not_later_than(due_ns);
+    }
+
+    /// Ends the wait that is under way as if its deadline had passed, and each that begins before
+    /// [`Self::clear`].
+    pub fn end(&self) {
+        self.with(|entry| {
+            entry.ended = true;
+            entry.due_ns = 0;
+        });
+        self.deadlines.not_later_than(0);
+    }
+
+    /// The deadline as it stands, postponed or not; `due_ns` if there is none or it is later.
+    #[must_use]
+    pub fn no_earlier_than(&self, due_ns: u64) -> u64 {
+        self.with(|entry| if entry.due_ns == NEVER { due_ns } else { due_ns.max(entry.due_ns) })
     }
 
     /// [`Self::set`], counted from now.
@@ -224,7 +244,7 @@ impl Alarm {
     /// Moves a deadline that has not passed to `due_ns`, if that is later and it is not brief.
     pub fn postpone(&self, due_ns: u64) {
         self.with(|entry| {
-            if entry.due_ns != NEVER && entry.expiry != Expiry::Brief {
+            if entry.due_ns != NEVER && entry.expiry != Expiry::Brief && !entry.ended {
                 entry.due_ns = entry.due_ns.max(due_ns);
             }
         });
@@ -256,6 +276,7 @@ impl Alarm {
         self.with(|entry| {
             entry.due_ns = NEVER;
             entry.expired = false;
+            entry.ended = false;
         });
     }
 

@@ -78,8 +78,14 @@ pub fn glimpse_inside(fd: BorrowedFd<'_>, protection: &Protection) -> Glimpse {
     if layer.holds_plaintext() {
         return Glimpse::Bytes;
     }
-    if seen != Glimpse::Bytes {
-        return seen;
+    if layer.has_ended() {
+        return Glimpse::End;
+    }
+    match seen {
+        // The rest of a record would answer whoever asks next.
+        Glimpse::Nothing if layer.holds_partial() => return Glimpse::Bytes,
+        Glimpse::Bytes => {}
+        seen => return seen,
     }
     for _ in 0..LOOKS_MAX {
         let mut block = layer.take_partial();

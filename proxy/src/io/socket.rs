@@ -30,13 +30,15 @@ use super::deadlines::{Alarm, Deadlines, Expiry, after};
 use super::options::new_socket;
 use super::pacing;
 use super::race::{self, Either};
-use super::resting::{Glimpse, Protection, Resting, glimpse_inside, look};
+use super::resting::{Protection, Resting};
 use super::turn;
 use crate::limits::{GOODBYE_TIME, LINGER_BYTES_MAX, LINGER_TIME, QUIET_TIME};
 use crate::sys::block::Block;
 use crate::sys::stream::Stream;
 use crate::tls::layer::{Layer, Received};
 use crate::tls::live::{Entered, Register};
+
+mod look;
 
 /// A connected socket, registered with the worker's driver.
 pub struct Socket {
@@ -190,13 +192,17 @@ impl Socket {
     pub async fn recv_until(&self, block: Block, due_ns: u64) -> Arrival {
         debug_assert!(block.spare() > 0, "no room to receive into");
         let mut received = self.before_receive(block);
+        let mut begun = false;
         loop {
             let block = match received {
                 Received::Over(arrival) => return arrival,
                 Received::More(block) => block,
             };
             turn::operation().await;
-            self.receiving.set(due_ns, Expiry::Cancel);
+            if self.is_late(&mut begun, due_ns, Expiry::Cancel) {
+                received = self.received(Arrival::Silence(block));
+                continue;
+            }
             let handle = self.receiving.cancel_handle();
             received = self.received(match self.stream.recv_cancelable(block, handle).await {
                 (Ok(0), block) => Arrival::End(block),
@@ -209,6 +215,17 @@ impl Socket {
                 (Err(error), _) => Arrival::Broken(error),
             });
         }
+    }
+
+    /// Sets the deadline of a receive at its first operation. At the next ones, of a receive that
+    /// got less than a record, it stands where others may have moved it: whether it has passed.
+    #[inline]
+    fn is_late(&self, begun: &mut bool, due_ns: u64, expiry: Expiry) -> bool {
+        if std::mem::replace(begun, true) {
+            return self.receiving.expired();
+        }
+        self.receiving.set(due_ns, expiry);
+        false
     }
 
     /// What has come already, or the block to receive into.
@@ -258,7 +275,10 @@ impl Socket {
             other => return other,
         }
         match self.readable_until(due_ns).await {
-            Ok(true) => self.recv_until(Block::small(), due_ns).await,
+            Ok(true) => {
+                let due_ns = self.receiving.no_earlier_than(due_ns);
+                self.recv_until(Block::small(), due_ns).await
+            }
             Ok(false) => Arrival::Silence(Block::small()),
             Err(error) => Arrival::Broken(error),
         }
@@ -269,13 +289,17 @@ impl Socket {
     pub async fn recv_or_shutdown(&self, block: Block, due_ns: u64) -> Arrival {
         debug_assert!(block.spare() > 0, "no room to receive into");
         let mut received = self.before_receive(block);
+        let mut begun = false;
         loop {
             let block = match received {
                 Received::Over(arrival) => return arrival,
                 Received::More(block) => block,
             };
             turn::operation().await;
-            self.receiving.set(due_ns, Expiry::Shutdown);
+            if self.is_late(&mut begun, due_ns, Expiry::Shutdown) {
+                received = self.received(Arrival::Silence(block));
+                continue;
+            }
             received = self.received(match self.stream.recv(block).await {
                 (Ok(0) | Err(_), block) if self.receiving.expired() => Arrival::Silence(block),
                 (Ok(0), block) => Arrival::End(block),
@@ -353,7 +377,8 @@ impl Socket {
     }
 
     /// Sends some of `block` and consumes it, however long that takes. `look` is called after each
-    /// `pause` without a result; it may end the send by breaking the connection.
+    /// `pause` without a result, and may end the send by breaking the connection; `moved` whenever
+    /// bytes have gone.
     ///
     /// # Errors
     /// Those of the send.
@@ -362,6 +387,7 @@ impl Socket {
         block: Block,
         pause: Duration,
         look: impl Fn(),
+        moved: impl Fn(),
     ) -> (io::Result<usize>, Block) {
         let length = block.len();
         let mut wire = match self.seal(block) {
@@ -384,6 +410,7 @@ impl Socket {
                 Ok(count) => wire.consume(count),
                 Err(error) => return (Err(error), self.sent(wire, true)),
             }
+            moved();
             // What was sealed goes out whole; of plain bytes any part is as good.
             if self.is_plain() || wire.is_empty() {
                 let rest = self.sent(wire, true);
@@ -392,25 +419,12 @@ impl Socket {
         }
     }
 
-    /// How the connection has failed, if it has and nobody was told yet: whoever asks is.
-    #[must_use]
-    pub fn failure(&self) -> Option<io::Error> {
-        let said = sockopt::socket_error(self.fd()).flatten().err()?;
-        Some(self.cause_of(said.into()))
-    }
-
-    /// What an error of a plain system call on the descriptor comes from.
-    #[must_use]
-    pub fn cause_of(&self, error: io::Error) -> io::Error {
-        self.stream.cause_of(error)
-    }
-
     /// Waits for input, its end, or an error. Safe to drop.
     ///
     /// # Errors
     /// When the driver cannot wait.
     pub async fn readable(&self) -> io::Result<()> {
-        if self.holds_plaintext() {
+        if self.tls().is_some_and(|layer| layer.holds_plaintext() || layer.has_ended()) {
             return Ok(());
         }
         self.stream.readable().await
@@ -422,12 +436,6 @@ impl Socket {
     /// When the driver cannot wait.
     pub async fn wire_readable(&self) -> io::Result<()> {
         self.stream.readable().await
-    }
-
-    /// Whether there is plaintext that was opened and not yet received.
-    #[must_use]
-    pub fn holds_plaintext(&self) -> bool {
-        self.tls().is_some_and(Layer::holds_plaintext)
     }
 
     /// [`Self::readable`] until `due_ns`: `false` when that passed first.
@@ -488,36 +496,6 @@ impl Socket {
             Either::Left(ready) => ready.map(|()| true),
             Either::Right(()) => Ok(false),
         }
-    }
-
-    /// Bytes that a send would take now, or a little more; 0 when the kernel does not say.
-    #[must_use]
-    pub fn room(&self) -> u64 {
-        let Ok(buffer) = sockopt::socket_send_buffer_size(self.fd()) else { return 0 };
-        self.stream.outstanding().map_or(0, |queued| (buffer as u64).saturating_sub(queued))
-    }
-
-    /// Whether the peer has not acknowledged all that was sent.
-    #[must_use]
-    pub fn is_owed(&self) -> bool {
-        self.stream.outstanding().is_ok_and(|bytes| bytes > 0)
-    }
-
-    /// Looks at what has arrived on the wire without taking it: one system call.
-    #[must_use]
-    pub fn glimpse(&self) -> Glimpse {
-        look(self.fd()).unwrap_or_else(|error| {
-            // It is told once.
-            self.stream.remember(error);
-            Glimpse::Broken
-        })
-    }
-
-    /// [`Self::glimpse`] at what a receive would give. No operation may be in flight: what protects
-    /// the socket may have to take its own messages, such as session tickets, out of the way.
-    #[must_use]
-    pub fn glimpse_inside(&self) -> Glimpse {
-        glimpse_inside(self.fd(), &self.protection)
     }
 
     /// Says that no more will be sent (FIN).

@@ -123,12 +123,28 @@ impl Layer {
         holds
     }
 
+    /// Whether the peer has said that nothing more will come.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.peer_farewell.get() == Farewell::Said
+    }
+
+    /// Whether part of a record has come.
+    #[must_use]
+    pub fn holds_partial(&self) -> bool {
+        let (partial, resting) = (self.partial.take(), self.resting.take());
+        let holds = partial.as_ref().is_some_and(|block| !block.is_empty()) || resting.is_some();
+        self.partial.set(partial);
+        self.resting.set(resting);
+        holds
+    }
+
     /// What has come already, or the block to receive more of the wire into.
     pub fn before_receive(&self, block: Block) -> Received {
         if let Some(plain) = self.plain.take() {
             return Received::Over(self.deliver(plain, block));
         }
-        if self.peer_farewell.get() == Farewell::Said {
+        if self.has_ended() {
             return Received::Over(Arrival::End(block));
         }
         self.receive_into(block)
@@ -220,7 +236,7 @@ impl Layer {
             });
         }
         let block = before.unwrap_or(plain);
-        if self.peer_farewell.get() == Farewell::Said {
+        if self.has_ended() {
             return Received::Over(Arrival::End(block));
         }
         self.receive_into(block)
@@ -385,13 +401,10 @@ impl Layer {
             return Glimpse::Bytes;
         }
         // Part of a record could be the beginning of an answer that nobody asked for.
-        let partial = self.partial.take();
-        let is_whole = partial.is_none();
-        self.partial.set(partial);
         match self.peer_farewell.get() {
             Farewell::Said => Glimpse::End,
-            Farewell::Open if is_whole => Glimpse::Nothing,
-            Farewell::Open => Glimpse::Bytes,
+            Farewell::Open if self.holds_partial() => Glimpse::Bytes,
+            Farewell::Open => Glimpse::Nothing,
         }
     }
 }

@@ -12,6 +12,7 @@ extern crate ringway_testing;
 mod admin;
 mod basics;
 mod cli;
+mod deadlines;
 mod detection;
 mod edge_tls;
 mod gathering;

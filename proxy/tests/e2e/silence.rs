@@ -1,6 +1,6 @@
 //! Peers that are gone are given up; peers that only do not read are waited for.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
@@ -64,8 +64,10 @@ on_both_backends! {
                 return;
             }
             let size = size_of(&head).unwrap();
-            stream.write_all(&ok(&vec![7; size])).unwrap();
-            let _ = stream.read(&mut [0]);
+            // No other request shall come this way.
+            let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: ";
+            stream.write_all(format!("{head}{size}\r\n\r\n").as_bytes()).unwrap();
+            stream.write_all(&vec![7; size]).unwrap();
         });
         let proxy = Proxy::start(backend, &origin.config());
         let ends = Ends::start(backend);

@@ -10,38 +10,36 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
-use bytes::Bytes;
 use h2::client::ResponseFuture;
-use h2::{Reason, RecvStream, SendStream};
-use http::HeaderMap;
+use h2::{Reason, RecvStream};
 use http::response::Parts;
 use ringway_router::{Field, HeaderEdits};
 use ringway_stats::clock::now_ns;
 
-use super::{Exchange, Flow, chunk_cause, client_gone};
+use super::{Exchange, Flow, client_gone};
 use crate::http1::body::Body;
 use crate::http1::compose::{self, Overflow, Persistence, Writer};
-use crate::http1::connection::widen;
 use crate::http1::fields::content_length;
 use crate::http1::plan::Forward;
 use crate::http1::request::Fields;
 use crate::http1::response::ResponseHead;
-use crate::http1::scan::{Scan, Scanner};
-use crate::http2::body::{Pace, send_frame};
+use crate::http2::body::{Pace, Wait};
 use crate::http2::client::{self, Lease};
-use crate::http2::forward::{broken_cause, truncated};
+use crate::http2::forward::{admit_interim, broken_cause, truncated};
 use crate::http2::head::Composed;
 use crate::http2::stream::Fault;
 use crate::http2::translate;
-use crate::http2::upload::{Sent, UploadFault};
-use crate::io::deadlines::Expiry;
+use crate::http2::upload::UploadFault;
 use crate::io::notify::Notify;
 use crate::io::race::{self, Either};
-use crate::io::socket::{Arrival, Socket};
-use crate::limits::{HTTP2_REPEATS_MAX, TRAILER_BYTES_MAX};
+use crate::limits::{HTTP2_REPEATS_MAX, LARGE_BLOCK_BYTES};
 use crate::outcome::{Cause, Failure};
 use crate::sys::block::Block;
 use crate::tls::handshake::Side;
+
+mod upload;
+
+use upload::{Moving, Upload};
 
 /// What a chunk adds to its data.
 const CHUNK_OVERHEAD: usize = 20;
@@ -50,22 +48,6 @@ const CHUNK_OVERHEAD: usize = 20;
 struct Done {
     status: u16,
     keep_alive: bool,
-}
-
-/// The body of a request on its way from a client to a stream.
-struct Upload<'a> {
-    down: &'a Socket,
-    body: Body,
-    /// The request has no body at all.
-    bodiless: bool,
-    /// What has come and not been taken; at the end what follows the request.
-    block: Cell<Block>,
-    done: Cell<bool>,
-    stop: Cell<bool>,
-    /// All of it has gone.
-    whole: Notify,
-    /// What has been sent, as long as it is little.
-    sent: Option<Sent>,
 }
 
 /// What the endpoint says next.
@@ -151,7 +133,7 @@ impl Exchange<'_> {
             Fault { failure, started: false, unanswered: true }
         };
         let mut sender = lease.sender();
-        match pace.timely(0, poll_fn(|context| sender.poll_ready(context))).await {
+        match pace.timely(Wait::Request, poll_fn(|context| sender.poll_ready(context))).await {
             Some(Ok(())) => {}
             Some(Err(error)) => return Err(unsent(&error)),
             None => return Err(Fault::before(pace.stall_cause().into())),
@@ -162,10 +144,10 @@ impl Exchange<'_> {
         let abandoned = Notify::default();
         let (done, stop, whole) = (&upload.done, &upload.stop, &upload.whole);
         let (body, block, down) = (&mut upload.body, &upload.block, upload.down);
-        let kept = &mut upload.sent;
+        let (kept, halt) = (&mut upload.sent, &upload.halt);
         let (sent, reply) = {
             let sending = pin!(async {
-                let mut moving = Moving { body, block, down, stop, pace, kept };
+                let mut moving = Moving { body, block, down, stop, halt, pace, kept };
                 let sent = moving.run(&mut stream, done).await;
                 if sent.is_ok() {
                     whole.notify();
@@ -183,11 +165,13 @@ impl Exchange<'_> {
                 Either::Right(Ok(done)) if done.status < 400 => {}
                 Either::Right(_) => {
                     stop.set(true);
-                    down.receiving().set(0, Expiry::Cancel);
+                    halt.notify();
+                    down.receiving().end();
                 }
             })
             .await
         };
+        down.receiving().clear();
         if sent.is_err() {
             stream.send_reset(Reason::CANCEL);
         }
@@ -219,8 +203,9 @@ impl Exchange<'_> {
             client_gone(down).await;
         });
         let mut given_up = pin!(abandoned.wait());
+        let mut interims = 0;
         let received = loop {
-            let said = pin!(pace.timely(1, next(&mut response)));
+            let said = pin!(pace.timely(Wait::Response, next(&mut response)));
             let ended = pin!(race::first(gone.as_mut(), given_up.as_mut()));
             let said = match race::first(said, ended).await {
                 Either::Left(said) => said,
@@ -233,8 +218,11 @@ impl Exchange<'_> {
             };
             pace.moved();
             match said {
-                Some(Said::Interim(parts)) if forward.is_http10 => drop(parts),
                 Some(Said::Interim(parts)) => {
+                    admit_interim(parts.status, &mut interims).map_err(Fault::before)?;
+                    if forward.is_http10 {
+                        continue;
+                    }
                     let edits = HeaderEdits::default();
                     let head = self.compose(&parts, Body::Done, Persistence::Open, &edits, None)?;
                     if down.send_until(head, pace.due_ns()).await.0.is_err() {
@@ -249,7 +237,7 @@ impl Exchange<'_> {
         let upstream_ns = now_ns().saturating_sub(self.progress.sent_ns.get());
         self.progress.upstream_ns.set(upstream_ns);
         let (parts, incoming) = received.into_parts();
-        self.relay_http2(forward, &parts, incoming, pace, uploaded).await
+        self.relay_http2(forward, &parts, incoming, pace, (uploaded, given_up)).await
     }
 
     async fn relay_http2(
@@ -258,11 +246,10 @@ impl Exchange<'_> {
         parts: &Parts,
         incoming: RecvStream,
         pace: &Pace,
-        uploaded: &Cell<bool>,
+        (uploaded, given_up): (&Cell<bool>, Pin<&mut impl Future<Output = ()>>),
     ) -> Result<Done, Fault> {
         let status = parts.status.as_u16();
         let down = &self.connection.socket;
-        let mut incoming = incoming;
         let ends = incoming.is_end_stream();
         let length = parts.headers.get(http::header::CONTENT_LENGTH);
         let length = length.and_then(|value| content_length(value.as_bytes()));
@@ -278,43 +265,69 @@ impl Exchange<'_> {
         let started = |failure| Fault { failure, started: true, unanswered: false };
         let lost = |error| started(Failure::of_io(Side::Downstream, &error));
         down.send_until(head, pace.due_ns()).await.0.map_err(lost)?;
-        if ends {
+        // What an endpoint may send behind a response without a body is nobody's.
+        if ends || body.is_done() {
             return Ok(Done { status, keep_alive });
         }
+        let moved = self.relay_body(incoming, chunked, pace, given_up).await;
+        moved.map(|()| Done { status, keep_alive }).map_err(started)
+    }
+
+    /// Moves the body of a response, chunked or as it is, until it is `given_up`.
+    async fn relay_body(
+        &self,
+        incoming: RecvStream,
+        chunked: bool,
+        pace: &Pace,
+        given_up: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), Failure> {
+        let down = &self.connection.socket;
+        let (mut incoming, mut given_up) = (incoming, given_up);
+        let lost = |error| Failure::of_io(Side::Downstream, &error);
         loop {
-            let data = pace.timely(1, poll_fn(|context| incoming.poll_data(context))).await;
-            let data = match data {
+            let next = {
+                let next = poll_fn(|context| incoming.poll_data(context));
+                let next = pin!(pace.timely(Wait::Response, next));
+                race::first(next, given_up.as_mut()).await
+            };
+            let Either::Left(next) = next else {
+                // What the client sent is at fault, and is told in place of this.
+                return Err(Cause::ClientReset.into());
+            };
+            let data = match next {
                 Some(Some(Ok(data))) => data,
-                Some(Some(Err(error))) => return Err(started(truncated(&error))),
+                Some(Some(Err(error))) => return Err(truncated(&error)),
                 Some(None) => break,
-                None => return Err(started(pace.stall_cause().into())),
+                None => return Err(pace.stall_cause().into()),
             };
             pace.moved();
-            if !data.is_empty() {
-                let mut block = Block::with_room(data.len() + CHUNK_OVERHEAD);
-                write_chunk(&data, chunked, &mut block);
-                self.connection.worker.shard.copy_bytes.add(data.len() as u64);
+            // A frame may be longer than a block.
+            for part in data.chunks(LARGE_BLOCK_BYTES - CHUNK_OVERHEAD) {
+                let mut block = Block::with_room(part.len() + CHUNK_OVERHEAD);
+                write_chunk(part, chunked, &mut block);
+                self.connection.worker.shard.copy_bytes.add(part.len() as u64);
                 down.send_until(block, pace.due_ns()).await.0.map_err(lost)?;
                 pace.moved();
+                down.receiving().postpone(pace.due_ns());
             }
             // Fails only for a stream that is over.
             let _ = incoming.flow_control().release_capacity(data.len());
         }
         if chunked {
-            let trailers = pace.timely(1, poll_fn(|context| incoming.poll_trailers(context))).await;
-            let trailers = match trailers {
+            let next = poll_fn(|context| incoming.poll_trailers(context));
+            let trailers = match pace.timely(Wait::Response, next).await {
                 Some(Ok(trailers)) => trailers,
-                Some(Err(error)) => return Err(started(truncated(&error))),
-                None => return Err(started(pace.stall_cause().into())),
+                Some(Err(error)) => return Err(truncated(&error)),
+                None => return Err(pace.stall_cause().into()),
             };
             let mut block = Block::small();
             if !translate::write_trailers(trailers.as_ref(), &mut block) {
                 let detail = "the trailer section is too long";
-                return Err(started(Failure::with(Cause::UpstreamMalformed, detail)));
+                return Err(Failure::with(Cause::UpstreamMalformed, detail));
             }
             down.send_until(block, pace.due_ns()).await.0.map_err(lost)?;
         }
-        Ok(Done { status, keep_alive })
+        Ok(())
     }
 
     /// A head of the endpoint as the client gets it.
@@ -397,177 +410,4 @@ fn write_chunk(data: &[u8], chunked: bool, out: &mut Block) {
     }
     let fits = writer.finish().is_ok();
     debug_assert!(fits, "room was made for it");
-}
-
-impl<'a> Upload<'a> {
-    fn new(down: &'a Socket, forward: &Forward, input: Block) -> Self {
-        let body = forward.body;
-        Self {
-            down,
-            done: Cell::new(body.is_done()),
-            body,
-            block: Cell::new(input),
-            stop: Cell::new(false),
-            whole: Notify::default(),
-            sent: Some(Sent::default()),
-            bodiless: body.is_done(),
-        }
-    }
-
-    /// Goes back to its beginning, for another attempt. False if that is not known any more, or
-    /// the client was in the middle of sending more.
-    fn rewind(&mut self) -> bool {
-        // A client that has gone wrong has lost its block.
-        let Some(sent) = &mut self.sent else { return false };
-        sent.rewind();
-        self.stop.set(false);
-        self.down.receiving().clear();
-        true
-    }
-
-    /// What came behind the request, if that came whole.
-    fn rest(self) -> Option<Block> {
-        let rest = self.block.into_inner();
-        self.done.get().then_some(rest)
-    }
-}
-
-/// The body while it moves.
-struct Moving<'a> {
-    body: &'a mut Body,
-    block: &'a Cell<Block>,
-    down: &'a Socket,
-    stop: &'a Cell<bool>,
-    pace: &'a Pace,
-    kept: &'a mut Option<Sent>,
-}
-
-impl Moving<'_> {
-    async fn run(
-        &mut self,
-        stream: &mut SendStream<Bytes>,
-        done: &Cell<bool>,
-    ) -> Result<(), UploadFault> {
-        if self.resend(stream).await? {
-            return Ok(());
-        }
-        while !done.get() {
-            let mut block = self.block.replace(Block::with_room(0));
-            let at_trailers = matches!(self.body, Body::Trailers);
-            let (consumed, payload) = if at_trailers { (0, 0) } else { self.take(&mut block)? };
-            let data = Bytes::copy_from_slice(&block.data()[..payload]);
-            block.consume(consumed);
-            let ends = self.body.is_done();
-            if payload > 0 {
-                Sent::data(self.kept, &data);
-            }
-            if ends {
-                Sent::end(self.kept, None);
-            }
-            self.block.set(block);
-            done.set(ends);
-            if payload > 0 {
-                let sent = send_frame(stream, data, ends, self.pace).await;
-                sent.map_err(|_| UploadFault::Upstream)?;
-            } else if ends {
-                stream.send_data(Bytes::new(), true).map_err(|_| UploadFault::Upstream)?;
-            }
-            if matches!(self.body, Body::Trailers) {
-                let block = self.block.replace(Block::with_room(0));
-                let (block, fields) = self.trailers(block).await?;
-                *self.body = Body::Done;
-                Sent::end(self.kept, fields.clone());
-                self.block.set(block);
-                done.set(true);
-                end(stream, fields)?;
-            } else if !ends {
-                let block = self.block.replace(Block::with_room(0));
-                let block = self.receive(block).await?;
-                self.pace.moved();
-                self.block.set(block);
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends what an earlier attempt has sent. Whether that was all.
-    async fn resend(&mut self, stream: &mut SendStream<Bytes>) -> Result<bool, UploadFault> {
-        while let Some(data) = self.kept.as_mut().and_then(Sent::again) {
-            let sent = send_frame(stream, data, false, self.pace).await;
-            sent.map_err(|_| UploadFault::Upstream)?;
-        }
-        let ended = self.kept.as_ref().and_then(Sent::ended).cloned();
-        match ended {
-            Some(fields) => end(stream, fields).map(|()| true),
-            None => Ok(false),
-        }
-    }
-
-    /// Bytes of `block` that belong to the body, and how many of them, at its front, are data.
-    fn take(&mut self, block: &mut Block) -> Result<(usize, usize), UploadFault> {
-        let malformed = |fault| UploadFault::Client(Failure::with(chunk_cause(fault), fault));
-        if let Body::Chunked(chunked) = &mut *self.body {
-            let advance = chunked.strip(block.data_mut()).map_err(malformed)?;
-            if advance.at_trailers {
-                *self.body = Body::Trailers;
-            }
-            return Ok((advance.consumed, advance.payload));
-        }
-        let taken = self.body.take(block.data()).map_err(malformed)?;
-        Ok((taken, taken))
-    }
-
-    async fn receive(&self, block: Block) -> Result<Block, UploadFault> {
-        let mut block = block;
-        block.compact();
-        if block.spare() == 0 {
-            block = widen(block);
-        }
-        let arrival = self.down.recv_until(block, self.pace.due_ns()).await;
-        match arrival {
-            // For another attempt, should there be one.
-            Arrival::Data(block) | Arrival::Silence(block) if self.stop.get() => {
-                self.block.set(block);
-                Err(UploadFault::Stopped)
-            }
-            _ if self.stop.get() => Err(UploadFault::Stopped),
-            Arrival::Data(block) => Ok(block),
-            Arrival::End(_) => Err(UploadFault::Client(Cause::ClientClosed.into())),
-            Arrival::Silence(_) => Err(UploadFault::Client(Cause::RequestTimeout.into())),
-            Arrival::Broken(error) => {
-                Err(UploadFault::Client(Failure::of_io(Side::Downstream, &error)))
-            }
-        }
-    }
-
-    /// Collects the trailer section. Gives back what came behind it.
-    async fn trailers(&self, block: Block) -> Result<(Block, Option<HeaderMap>), UploadFault> {
-        let malformed =
-            || UploadFault::Client(Failure::with(Cause::RequestMalformed, "the trailer section"));
-        let mut block = block;
-        let mut scanner = Scanner::trailers();
-        let length = loop {
-            match scanner.scan(block.data()) {
-                Ok(Scan::Complete { end, .. }) => break end,
-                Ok(Scan::Partial) if block.len() <= TRAILER_BYTES_MAX => {}
-                Ok(Scan::Partial) | Err(_) => return Err(malformed()),
-            }
-            block = self.receive(block).await?;
-        };
-        if length > TRAILER_BYTES_MAX {
-            return Err(malformed());
-        }
-        let fields = translate::trailers(&block.data()[..length]).map_err(|_| malformed())?;
-        block.consume(length);
-        Ok((block, fields))
-    }
-}
-
-/// Ends a stream, perhaps with trailers.
-fn end(stream: &mut SendStream<Bytes>, trailers: Option<HeaderMap>) -> Result<(), UploadFault> {
-    let ended = match trailers {
-        Some(trailers) => stream.send_trailers(trailers),
-        None => stream.send_data(Bytes::new(), true),
-    };
-    ended.map_err(|_| UploadFault::Upstream)
 }

@@ -1,5 +1,6 @@
 //! The way of a stream to a cluster of HTTP/2.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -64,6 +65,7 @@ impl Exchange<'_> {
                 date: &date,
                 first_byte_ns: &self.first_byte_ns,
                 client_gone: &self.client_gone,
+                refused: Cell::default(),
                 is_grpc: self.is_grpc,
                 grpc_status: &self.grpc_status,
             };
