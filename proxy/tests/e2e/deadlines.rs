@@ -1,21 +1,23 @@
 //! Waits that end when they should, and what moves is not cut: whoever waits for whom, over either
 //! version.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
+use rustls::{ServerConnection, StreamOwned};
 
 use crate::support::h2::{self as frames, H2Client, RawH2, get, request};
 use crate::support::h2_origin::{H2Origin, answer};
 use crate::support::http::{Client, End};
 use crate::support::origin::{ok, pattern, unchunked};
+use crate::support::pki::{Authority, Wanted};
 use crate::support::process::connections;
 use crate::support::proxy::both_versions;
-use crate::support::{Backend, Origin, Proxy, eventually};
+use crate::support::{Backend, Origin, Proxy, eventually, tls};
 
 const MIB: usize = 1024 * 1024;
 
@@ -170,6 +172,85 @@ on_both_backends! {
             assert_ne!(end, End::Open);
             assert!(took + ended < Duration::from_secs(6), "{took:?} and {ended:?}");
         }
+    }
+
+    fn a_record_in_two_parts_after_a_long_upload_is_one_answer(backend: Backend) {
+        let far = TlsFar::new(|stream| {
+            let mut request = vec![0; 4096];
+            let mut whole = Vec::new();
+            while !whole.ends_with(b"the end") {
+                let count = stream.read(&mut request).unwrap();
+                whole.extend_from_slice(&request[..count]);
+            }
+            stream.conn.writer().write_all(&ok(b"one answer")).unwrap();
+            let mut wire = Vec::new();
+            stream.conn.write_tls(&mut wire).unwrap();
+            let (front, back) = wire.split_at(wire.len() / 2);
+            stream.sock.write_all(front).unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+            stream.sock.write_all(back).unwrap();
+            std::thread::sleep(Duration::from_secs(2));
+        });
+        let proxy = Proxy::start(backend, &far.config("idle_timeout: 1s, "));
+        let mut client = proxy.client("web");
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 37\r\n\r\n");
+        // Three times as long as the endpoint may say nothing, were nothing moving.
+        for part in 0..30 {
+            std::thread::sleep(Duration::from_millis(100));
+            client.send([b'0' + part]);
+        }
+        client.send("the end");
+        assert_eq!(client.response().text(), "one answer");
+    }
+
+    fn a_connection_whose_endpoint_has_said_goodbye_is_not_used_again(backend: Backend) {
+        let far = TlsFar::new(|stream| {
+            let mut request = vec![0; 4096];
+            assert!(stream.read(&mut request).unwrap() > 0);
+            stream.conn.writer().write_all(&ok(b"fine")).unwrap();
+            stream.conn.send_close_notify();
+            let mut wire = Vec::new();
+            while stream.conn.wants_write() {
+                stream.conn.write_tls(&mut wire).unwrap();
+            }
+            // In one piece, and then nothing until the other side closes.
+            stream.sock.write_all(&wire).unwrap();
+            let _ = std::io::copy(&mut stream.sock, &mut std::io::sink());
+        });
+        let proxy = Proxy::start(backend, &far.config(""));
+        let mut client = proxy.client("web");
+        for round in 1..5 {
+            client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+            assert_eq!(client.response().text(), "fine", "round {round}");
+            assert_eq!(far.origin.accepted(), round);
+        }
+    }
+}
+
+/// An endpoint that speaks TLS, and the authority that it is known by.
+struct TlsFar {
+    origin: Origin,
+    folder: tempfile::TempDir,
+}
+
+impl TlsFar {
+    fn new(
+        serve: impl Fn(&mut StreamOwned<ServerConnection, TcpStream>) + Send + Sync + 'static,
+    ) -> Self {
+        let authority = Authority::new("outside");
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("roots.pem"), &authority.pem).unwrap();
+        let config = tls::server_config(&authority.issue(&Wanted::server("far.example")));
+        let origin = Origin::connections(move |tcp, _| serve(&mut tls::accept(&config, tcp)));
+        Self { origin, folder }
+    }
+
+    fn config(&self, rule: &str) -> String {
+        let roots = self.folder.path().join("roots.pem");
+        let tls =
+            format!("tls: {{server_name: far.example, trust_bundle: '{}'}}, ", roots.display());
+        let config = self.origin.config().replace("rules: [{", &format!("rules: [{{{rule}"));
+        config.replace("- {name: origin, ", &format!("- {{name: origin, {tls}"))
     }
 }
 

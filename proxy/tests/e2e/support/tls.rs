@@ -10,8 +10,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    StreamOwned,
+    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, ServerConfig,
+    ServerConnection, SignatureScheme, StreamOwned,
 };
 
 use super::pki::Issued;
@@ -35,6 +35,33 @@ pub fn config(roots: &str, identity: Option<&Issued>) -> ClientConfig {
             builder.with_client_auth_cert(chain.map(Result::unwrap).collect(), key).unwrap()
         }
     }
+}
+
+/// A server that shows `issued` and asks for nothing.
+pub fn server_config(issued: &Issued) -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let chain = CertificateDer::pem_slice_iter(issued.certificate.as_bytes());
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain.map(Result::unwrap).collect(), key)
+        .unwrap();
+    Arc::new(config)
+}
+
+/// Shakes hands with the client at the other end of `tcp`.
+pub fn accept(
+    config: &Arc<ServerConfig>,
+    tcp: TcpStream,
+) -> StreamOwned<ServerConnection, TcpStream> {
+    let connection = ServerConnection::new(Arc::clone(config)).unwrap();
+    let mut stream = StreamOwned::new(connection, tcp);
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+    }
+    stream
 }
 
 /// A member of the mesh that takes whatever identity the server of it has.
