@@ -230,6 +230,7 @@ impl Rollout {
     #[must_use = "commands are to be carried out"]
     pub fn tick(&mut self, now: u64) -> Vec<Command> {
         self.looked_ms = now;
+        self.forget(now);
         let missing = self.missing(now);
         if let Some(why) = self.too_many_missing(&missing) {
             return self.halt(why, now);

@@ -6,7 +6,7 @@
 use super::member::{Member, Members, Phase, Restore};
 use super::{Rollout, State, draw};
 use crate::fleet::{self, Entry, Event, FailureKind};
-use crate::limits::SIDECARS_MAX;
+use crate::limits::{FORGET_AFTER_MS, SIDECARS_MAX};
 use crate::version::{SidecarKey, Version};
 
 impl Rollout {
@@ -115,6 +115,27 @@ impl Rollout {
         } else {
             self.members.update(key, |member| member.online = false);
         }
+    }
+
+    /// Forgets who has been away for so long that the fleet would have forgotten it, had it known
+    /// it: after a restart nobody says of those who never came back that they are gone.
+    pub(super) fn forget(&mut self, now: u64) {
+        let tally = self.members.tally();
+        if tally.away == tally.affected {
+            // It could as well be the pusher that is cut off.
+            return;
+        }
+        let is_gone = |member: &Member| {
+            !member.online && now >= member.heard_ms.saturating_add(FORGET_AFTER_MS)
+        };
+        let gone = self.members.iter().filter(|(_, member)| is_gone(member));
+        let gone: Vec<SidecarKey> = gone.map(|(key, _)| key.clone()).collect();
+        if gone.is_empty() {
+            return;
+        }
+        gone.iter().for_each(|key| self.members.remove(key));
+        self.is_cut_off &= self.most_are_away();
+        self.revision += 1;
     }
 
     /// The pusher began anew: everybody is away, and is given time to come back.

@@ -350,12 +350,15 @@ async fn stream(pusher: Arc<Pusher>, peer: Peer, query: &str) -> Result<Response
     let told = hello_of(&hello, &peer);
     let opened = pusher
         .core_work({
-            let key = key.clone();
-            move |core| core.hello(&key, peer, told, endpoints, now_ms())
+            let pusher = Arc::clone(&pusher);
+            // Made with the connection: one that nobody waits for any more says goodbye too.
+            move |core| {
+                let opened = core.hello(&key, peer, told, endpoints, now_ms());
+                opened.map(|(connection, frames)| StreamBody::new(frames, pusher, key, connection))
+            }
         })
         .await;
-    let (connection, frames) = opened?;
-    let body = StreamBody::new(frames, pusher, key, connection);
+    let body = opened?;
     let mut response = Response::new(body.boxed());
     let kind = HeaderValue::from_static("application/vnd.ringway.frames");
     response.headers_mut().insert(CONTENT_TYPE, kind);
