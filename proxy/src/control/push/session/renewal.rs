@@ -90,8 +90,13 @@ impl Session {
             Ok(identity) => {
                 let id = identity.id().map(ToString::to_string).unwrap_or_default();
                 tracing::info!(identity = id, until = identity.not_after_s(), "certificate taken");
+                // Due already: this clock is ahead of the pusher's, and each next one would be too.
+                let now_s = UnixTime::now().as_secs();
+                let left = identity.not_after_s().saturating_sub(now_s);
+                let pause = Duration::from_secs((left / 4).max(1));
+                let is_due = now_s >= identity.renew_at_s();
+                self.renew_at = is_due.then(|| Instant::now() + pause);
                 self.identity = Some(identity);
-                self.renew_at = None;
                 self.renew_backoff = Backoff::new(RENEW_BACKOFF);
                 self.join_backoff = Backoff::new(JOIN_BACKOFF);
                 self.begin_era();
