@@ -169,7 +169,7 @@ impl Connection {
                 Err(_) => return Settled::Closed,
             }
         }
-        Settled::Yes
+        if self.worker.closing_idle() { Settled::Closed } else { Settled::Yes }
     }
 
     /// Serves requests until a second of silence, or the end.

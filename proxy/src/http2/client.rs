@@ -207,7 +207,10 @@ pub async fn lease(
         let opened = match shared {
             Some(failure) => Err(failure),
             None => open(worker, picked, peer, key, deadline_ns).await.inspect_err(|failure| {
-                worker.clients.note_failure(&key, failure);
+                // What was for want of this request's own time says nothing to the others.
+                if now_ns() < deadline_ns {
+                    worker.clients.note_failure(&key, failure);
+                }
                 worker.shard.connect_failures.increment();
             }),
         };

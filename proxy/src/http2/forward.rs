@@ -93,12 +93,12 @@ impl Attempt<'_> {
             let answering = pin!(self.reply(response, respond));
             race::both(sending, answering, |first| match first {
                 Either::Left(Err(UploadFault::Client(failure))) => {
-                    let told = if failure.cause == Cause::ClientReset {
-                        self.client_gone
-                    } else {
-                        &self.refused
-                    };
-                    told.set(true);
+                    match failure.cause {
+                        Cause::ClientReset => self.client_gone.set(true),
+                        // The answer is late as well, and says so.
+                        Cause::RequestTimeout => {}
+                        _ => self.refused.set(true),
+                    }
                     client_fault.set(Some(failure.clone()));
                 }
                 Either::Left(_) => {}
@@ -112,7 +112,12 @@ impl Attempt<'_> {
             stream.send_reset(Reason::CANCEL);
         }
         match client_fault.take() {
-            Some(failure) => reply.map_err(|fault| Fault { failure, ..fault }),
+            // Nobody knows whose fault it is that the time of the whole exchange is over.
+            Some(failure) if failure.cause == Cause::RequestTimeout => reply.map_err(|fault| {
+                let late = fault.failure.cause == Cause::UpstreamTimeout;
+                Fault { failure: if late { fault.failure } else { failure }, ..fault }
+            }),
+            Some(failure) => reply.map_err(|fault| Fault { failure, unanswered: false, ..fault }),
             None => reply,
         }
     }

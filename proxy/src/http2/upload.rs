@@ -219,10 +219,12 @@ impl Upload {
                 None => self.next(pace, stop).await?,
             };
             pace.moved();
+            if let Next::Data(data) = &next {
+                self.admit(data.len())?;
+            }
             self.remember(&next);
             match next {
                 Next::Data(data) => {
-                    self.admit(data.len())?;
                     self.owed = data.len();
                     let ends = self.incoming.is_end_stream();
                     send(stream, data, ends, pace, stop).await?;

@@ -70,6 +70,9 @@ on_both_backends! {
         let origin = H2Origin::http(builder, move |(request, respond), _| {
             let seen = seen.lock().unwrap().clone();
             Box::pin(async move {
+                if request.method() == "GET" {
+                    return answer(respond, 200, HeaderMap::new(), "".into(), None).await;
+                }
                 let reset = request.into_body().data().await.is_none_or(|data| data.is_err());
                 seen.send(reset).unwrap();
                 drop(respond);
@@ -77,6 +80,8 @@ on_both_backends! {
         });
         let proxy = Proxy::start(backend, &to_http2(origin.address, "idle_timeout: 5m"));
         let mut client = H2Client::connect(proxy.address("two"));
+        // From here on the proxy knows the endpoint's window.
+        assert_eq!(client.ask(request("GET", "/"), None).unwrap().status, 200);
         let (response, mut stream) = client.begin(request("POST", "/"), false);
         client.run(async {
             stream.send_data(Bytes::from(vec![1; 10_000]), false).unwrap();
@@ -87,6 +92,53 @@ on_both_backends! {
         drop(response);
         assert_eq!(ended.recv_timeout(Duration::from_secs(5)), Ok(true), "the endpoint is told");
         eventually("the stream ends", || proxy.metric("ringway_http2_streams_open") == 0.0);
+    }
+
+    fn a_call_whose_time_is_over_is_told_so_while_both_may_still_speak(backend: Backend) {
+        let origin = H2Origin::http(h2::server::Builder::new(), |(request, mut respond), _| {
+            Box::pin(async move {
+                let _open = request.into_body();
+                let mut response = http::Response::new(());
+                let kind = "application/grpc".parse().unwrap();
+                response.headers_mut().insert("content-type", kind);
+                let _stream = respond.send_response(response, false).unwrap();
+                std::future::pending::<()>().await;
+            })
+        });
+        let proxy = Proxy::start(backend, &to_http2(origin.address, "idle_timeout: 5m"));
+        let mut client = H2Client::connect(proxy.address("two"));
+        let call = request("POST", "/a.B/C").header("content-type", "application/grpc");
+        let call = call.header("te", "trailers").header("grpc-timeout", "700m");
+        let (response, mut stream) = client.begin(call, false);
+        let trailers = client.run(async {
+            stream.send_data(Bytes::from_static(b"\0\0\0\0\x01x"), false).unwrap();
+            let mut body = response.await.unwrap().into_body();
+            assert!(body.data().await.is_none(), "nothing was said");
+            body.trailers().await.unwrap().unwrap()
+        });
+        assert_eq!(trailers["grpc-status"], "4", "DEADLINE_EXCEEDED");
+    }
+
+    fn an_upload_that_is_too_large_is_answered_and_never_repeated(backend: Backend) {
+        let origin = H2Origin::http(h2::server::Builder::new(), |(request, respond), desk| {
+            Box::pin(async move {
+                desk.receive(request).await;
+                answer(respond, 200, HeaderMap::new(), "taken".into(), None).await;
+            })
+        });
+        let proxy = Proxy::start(backend, &to_http2(origin.address, "max_request_body: 1500"));
+        let mut client = H2Client::connect(proxy.address("two"));
+        for _ in 0..20 {
+            let (response, mut stream) = client.begin(request("POST", "/"), false);
+            let status = client.run(async move {
+                stream.send_data(Bytes::from(vec![1; 1000]), false).unwrap();
+                tokio::task::yield_now().await;
+                stream.send_data(Bytes::from(vec![1; 1000]), true).unwrap();
+                response.await.unwrap().status()
+            });
+            assert_eq!(status, 413);
+        }
+        assert_eq!(origin.arrived().len(), 0);
     }
 
     fn data_behind_a_response_without_a_body_reaches_nobody(backend: Backend) {

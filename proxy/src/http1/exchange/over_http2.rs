@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::time::Duration;
 
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
@@ -30,6 +31,7 @@ use crate::http2::head::Composed;
 use crate::http2::stream::Fault;
 use crate::http2::translate;
 use crate::http2::upload::UploadFault;
+use crate::io::deadlines::after;
 use crate::io::notify::Notify;
 use crate::io::race::{self, Either};
 use crate::limits::{HTTP2_REPEATS_MAX, LARGE_BLOCK_BYTES};
@@ -41,6 +43,8 @@ mod upload;
 
 use upload::{Moving, Upload};
 
+/// How long the end of a response without a body may follow its head.
+const EMPTY_END_TIME: Duration = Duration::from_millis(100);
 /// What a chunk adds to its data.
 const CHUNK_OVERHEAD: usize = 20;
 
@@ -265,8 +269,18 @@ impl Exchange<'_> {
         let started = |failure| Fault { failure, started: true, unanswered: false };
         let lost = |error| started(Failure::of_io(Side::Downstream, &error));
         down.send_until(head, pace.due_ns()).await.0.map_err(lost)?;
-        // What an endpoint may send behind a response without a body is nobody's.
-        if ends || body.is_done() {
+        down.receiving().postpone(pace.due_ns());
+        if ends {
+            return Ok(Done { status, keep_alive });
+        }
+        if body.is_done() {
+            // The end may come by a frame of its own. More than that is nobody's.
+            let mut incoming = incoming;
+            let end_ns = after(now_ns(), EMPTY_END_TIME).min(pace.due_ns());
+            let ended = poll_fn(|context| incoming.poll_data(context));
+            let waited = down.sending().wait_until(end_ns);
+            let _ = race::first(pin!(ended), pin!(waited)).await;
+            down.sending().clear();
             return Ok(Done { status, keep_alive });
         }
         let moved = self.relay_body(incoming, chunked, pace, given_up).await;
