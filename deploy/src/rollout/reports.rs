@@ -9,6 +9,9 @@ use crate::fleet::{self, Entry, Event, FailureKind};
 use crate::limits::{FORGET_AFTER_MS, SIDECARS_MAX};
 use crate::version::{SidecarKey, Version};
 
+/// One in so many of those who are concerned has to be connected before others are forgotten.
+const BACK_ONE_IN: usize = 10;
+
 impl Rollout {
     /// Notes what happened; gives the sidecar that may be told something now.
     pub(super) fn note(&mut self, event: Event, now: u64) -> Option<SidecarKey> {
@@ -121,7 +124,7 @@ impl Rollout {
     /// it: after a restart nobody says of those who never came back that they are gone.
     pub(super) fn forget(&mut self, now: u64) {
         let tally = self.members.tally();
-        if tally.away == tally.affected {
+        if tally.affected.saturating_sub(tally.away) * BACK_ONE_IN < tally.affected {
             // It could as well be the pusher that is cut off.
             return;
         }

@@ -201,6 +201,10 @@ pub async fn lease(
             worker.shard.upstream_reused.increment();
             return Ok(Lease::new(picked, client));
         }
+        if now_ns() >= deadline_ns {
+            // Its time went by in the queue: it does not take that of those behind it.
+            return Err(Cause::UpstreamTimeout.into());
+        }
         let slot = picked.slot;
         // All who have waited for one attempt share how it ended: each of them would take as long.
         let shared = worker.clients.failure_since(&key, asked_ns);

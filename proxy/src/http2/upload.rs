@@ -220,7 +220,8 @@ impl Upload {
             };
             pace.moved();
             if let Next::Data(data) = &next {
-                self.admit(data.len())?;
+                // Without this part it must not be sent once more as if it were whole.
+                self.admit(data.len()).inspect_err(|_| self.sent = None)?;
             }
             self.remember(&next);
             match next {

@@ -50,6 +50,9 @@ impl RenewError {
     }
 }
 
+/// How long one that is due when it comes is kept, at most: it may end by a clock that jumps.
+const RENEW_PAUSE_S_MAX: u64 = 600;
+
 /// How long to wait after `chosen` was drawn for one whose certificate ends in `left`: nobody waits
 /// past that end, when everything changes, for longer than one who begins without a certificate.
 fn until_next(chosen: Duration, left: Duration) -> Duration {
@@ -93,7 +96,7 @@ impl Session {
                 // Due already: this clock is ahead of the pusher's, and each next one would be too.
                 let now_s = UnixTime::now().as_secs();
                 let left = identity.not_after_s().saturating_sub(now_s);
-                let pause = Duration::from_secs((left / 4).max(1));
+                let pause = Duration::from_secs((left / 4).clamp(1, RENEW_PAUSE_S_MAX));
                 let is_due = now_s >= identity.renew_at_s();
                 self.renew_at = is_due.then(|| Instant::now() + pause);
                 self.identity = Some(identity);
