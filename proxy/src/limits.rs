@@ -74,6 +74,9 @@ pub const SPLICE_SMALL_BURSTS_MAX: u32 = 8;
 /// operation on that one would tell.
 pub const FAR_SIDE_LOOK: Duration = Duration::from_secs(1);
 
+/// How long the end of a response of HTTP/2 without a body may follow its head.
+pub const EMPTY_END_TIME: Duration = Duration::from_millis(100);
+
 /// After an early or error answer: how long input is still taken and thrown away.
 pub const LINGER_TIME: Duration = Duration::from_secs(2);
 /// And how much of it. Closing with input unread sends RST, which can overtake the answer.

@@ -9,7 +9,6 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Duration;
 
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
@@ -34,7 +33,7 @@ use crate::http2::upload::UploadFault;
 use crate::io::deadlines::after;
 use crate::io::notify::Notify;
 use crate::io::race::{self, Either};
-use crate::limits::{HTTP2_REPEATS_MAX, LARGE_BLOCK_BYTES};
+use crate::limits::{EMPTY_END_TIME, HTTP2_REPEATS_MAX, LARGE_BLOCK_BYTES};
 use crate::outcome::{Cause, Failure};
 use crate::sys::block::Block;
 use crate::tls::handshake::Side;
@@ -43,8 +42,6 @@ mod upload;
 
 use upload::{Moving, Upload};
 
-/// How long the end of a response without a body may follow its head.
-const EMPTY_END_TIME: Duration = Duration::from_millis(100);
 /// What a chunk adds to its data.
 const CHUNK_OVERHEAD: usize = 20;
 
